@@ -1,0 +1,29 @@
+# make run: set up, then the default search.  make test: set up, then all tests.
+# A CPU-only torch: make run PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+PYTHON ?= python3
+PIP_FLAGS ?=
+BIN = .venv/bin
+
+.PHONY: run test lint clean
+
+run: .venv/ready
+	$(BIN)/python nni_main.py
+
+test: .venv/ready-to-test
+	$(BIN)/python -m pytest
+
+lint: .venv/ready-to-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+.venv/ready: requirements.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -r requirements.txt
+	touch $@
+
+.venv/ready-to-test: .venv/ready requirements-test.txt
+	$(BIN)/python -m pip install --quiet -r requirements-test.txt
+	touch $@
+
+clean:
+	rm -rf .venv

@@ -1,0 +1,253 @@
+"""One trial: parameters in, metrics out. NNI starts it for each configuration; it also runs alone, without NNI:
+
+python main_hpo.py --task eprop_digits                              # the task's defaults
+python main_hpo.py --task eprop_digits --params '{"lr": 0.01}'      # some of them changed
+python main_hpo.py --task eprop_digits --check                      # validate the search space, train one epoch
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib.metadata
+import json
+import math
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from loaders import MissingData
+from runner.flags import OneLineParser, UserMistake, add_trial_flags, thread_environment
+from runner.records import WITH_DEFAULT, write_record
+from search_spaces import check_space, default_parameters, flatten, load_space, make_params, split_task
+
+CHECK_SECONDS = 20  # the epoch of --check is cut off after so long
+PACKAGES = ("nni", "torch", "snntorch", "numpy", "numba")  # whose versions a record names
+INSIDE_NNI = "NNI_TRIAL_JOB_ID" in os.environ
+
+
+class Job(NamedTuple):
+    """What a trial has to do."""
+
+    parameters: dict[str, Any]  # flat, as received
+    params: Any  # the same as the objective's Params
+    train: Callable  # train(params, splits, report, device, seed) -> Result
+    splits: Any  # setup_hpo.Splits
+    device: str  # cpu | cuda
+
+
+def main() -> int:
+    """Run one trial. Returns the exit status: 0, 2 for a user's mistake, 1 for a trial that failed."""
+    args = parse_arguments()
+    os.environ.update(thread_environment(args.threads))  # before anything imports a numerical library
+    signal.signal(signal.SIGINT, _interrupt_once)
+    record, model, exit_status = new_record(args), None, 0
+    try:
+        job = prepare(args, *receive(args, record))
+        if args.check:
+            return check(args, job)
+        record["parameters"] = job.parameters
+        model = run(job, args, record)
+    except KeyboardInterrupt:
+        record |= {"status": "interrupted", "cause": "interrupted before its first result"}
+    except (UserMistake, MissingData) as mistake:
+        record |= {"status": "failed", "cause": str(mistake)}
+        print(f"main_hpo.py: {mistake}", file=sys.stderr)
+        exit_status = 2
+    except Exception as error:
+        record |= {"status": "failed", "cause": f"{type(error).__name__}: {error}"}
+        traceback.print_exc()
+        exit_status = 1
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # what there is now gets written
+    deliver(args, record, model)
+    if record["status"] == "interrupted":  # an exit status of 0 would read as success
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    return exit_status
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = OneLineParser(description="Run one trial.", epilog="Without NNI it prints its result as one line of JSON.")
+    parser.add_argument("--task", required=True, help="the stem of a file in search_spaces/")
+    parser.add_argument("--params", default="{}", help="JSON object of parameters, on top of the task's defaults")
+    parser.add_argument("--check", action="store_true", help="validate the search space and train one epoch, no more")
+    parser.add_argument("--out", type=Path, help="folder for record.json and model.pt (default: write none)")
+    add_trial_flags(parser)
+    return parser.parse_args(arguments)
+
+
+def new_record(args: argparse.Namespace) -> dict:
+    """Return the record of a trial that has not begun."""
+    return {
+        "trial": os.environ.get("NNI_TRIAL_JOB_ID"),
+        "parameter_id": None,
+        "task": args.task,
+        "parameters": {},
+        "status": "failed",
+        "cause": None,
+        "result": {},
+        "seeds": {
+            "seed": args.seed,
+            "split_seed": args.split_seed,
+            "test_seed": args.test_seed,
+            "repeats": args.repeats,
+        },
+        "repeats": [],
+        "started": time.time(),
+    }
+
+
+def receive(args: argparse.Namespace, record: dict) -> tuple[dict, bool]:
+    """Return the given parameters, and whether they are complete (from NNI) or to be put on top of the defaults."""
+    if INSIDE_NNI:
+        import nni
+
+        given = nni.get_next_parameter()
+        record["parameter_id"] = nni.trial._params["parameter_id"]
+        record["parameters"] = flatten(given)
+        return given, True
+    try:
+        given = json.loads(args.params)
+    except ValueError as error:
+        raise UserMistake(f"--params is not valid JSON ({error}): {args.params}") from None
+    if not isinstance(given, dict):
+        raise UserMistake(f"--params must be a JSON object such as '{{\"lr\": 0.01}}', not {args.params}")
+    return given, False
+
+
+def prepare(args: argparse.Namespace, given: dict, complete: bool) -> Job:
+    """Turn the command line into a Job. Raises UserMistake or MissingData."""
+    import train_hpo
+
+    import setup_hpo
+
+    try:
+        objective_name, dataset = split_task(args.task)
+        objective = train_hpo.find_objective(objective_name)
+        params_class = objective.params_class()
+        space = load_space(args.task)
+        if args.check:
+            check_space(space, params_class)
+        parameters = flatten(given) if complete else default_parameters(space, params_class) | flatten(given)
+        params = make_params(params_class, parameters)
+        splits = setup_hpo.load_splits(dataset, args.data_dir, args.test_seed, args.split_seed)
+        objective.check_kind(splits.train)
+        return Job(parameters, params, objective.train, splits, setup_hpo.pick_device(args.device))
+    except (TypeError, ValueError) as mistake:
+        raise UserMistake(f"{args.task}: {mistake}") from None
+
+
+def run(job: Job, args: argparse.Namespace, record: dict) -> dict | None:
+    """Train with each seed, fill in the record, return what model.pt holds: the weights of the first seed.
+
+    Only the first seed's epochs are reported as intermediate results. Raises ValueError for a result that no tuner could
+    use.
+    """
+    results = []
+    for seed in range(args.seed, args.seed + args.repeats):
+        report = report_epoch if seed == args.seed else _ignore
+        results.append(job.train(job.params, job.splits, report, job.device, seed))
+        if results[-1].status == "interrupted":
+            break
+    record["repeats"] = [result.metrics for result in results] if args.repeats > 1 else []
+    record["result"] = mean_metrics([result.metrics for result in results])
+    default = record["result"].get("default")
+    if not isinstance(default, int | float) or not math.isfinite(default):
+        raise ValueError(f"the objective must return a finite number as 'default', not {default!r}")
+    record["status"] = next((result.status for result in results if result.status != "ok"), "ok")
+    return results[0].model
+
+
+def mean_metrics(metrics: list[dict]) -> dict:
+    """Return the mean over seeds of every number; a text is the first seed's."""
+    first = metrics[0]
+    numeric = {name for name, value in first.items() if _is_number(value)}
+    means = {name: sum(other[name] for other in metrics) / len(metrics) for name in numeric}
+    return {name: means.get(name, value) if len(metrics) > 1 else value for name, value in first.items()}
+
+
+def report_epoch(metrics: dict) -> None:
+    """Show an epoch: to NNI (web UI, assessor) or, alone, on the terminal."""
+    if INSIDE_NNI:
+        import nni
+
+        if "default" in _finite(metrics):  # an assessor dies of anything else
+            nni.report_intermediate_result(_finite(metrics))
+    elif sys.stderr.isatty():
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in _finite(metrics).items())
+        print(f"\r\033[K{shown}", end="", file=sys.stderr, flush=True)
+
+
+def deliver(args: argparse.Namespace, record: dict, model: dict | None) -> None:
+    """Write the record and the weights, then tell NNI the result, or print it."""
+    record |= {"seconds": time.time() - record["started"], "device": args.device, "versions": _versions()}
+    if "torch" in sys.modules:
+        record["torch_threads"] = sys.modules["torch"].get_num_threads()
+    out = Path(os.environ["NNI_OUTPUT_DIR"]) if INSIDE_NNI else args.out
+    if out is not None:
+        write_record(out, record, model)
+    if INSIDE_NNI and record["status"] in WITH_DEFAULT:
+        import nni
+
+        nni.report_final_result(_finite({k: v for k, v in record["result"].items() if not k.startswith("test_")}))
+    elif not INSIDE_NNI and record["result"]:
+        print(("\n" if sys.stderr.isatty() else "") + json.dumps({"status": record["status"], **record["result"]}))
+
+
+def check(args: argparse.Namespace, job: Job) -> int:
+    """Train one epoch with the job's parameters, at most CHECK_SECONDS, and say so. What is wrong has been raised."""
+
+    def out_of_time(signum, frame):
+        raise TimeoutError
+
+    params = job.params
+    if hasattr(params, "epochs"):
+        params = dataclasses.replace(params, epochs=1)
+    signal.signal(signal.SIGALRM, out_of_time)
+    signal.alarm(CHECK_SECONDS)
+    started = time.time()
+    try:
+        result = job.train(params, job.splits, _ignore, job.device, args.seed)
+        outcome = f"one epoch with the defaults took {time.time() - started:.1f} s, status {result.status}"
+    except TimeoutError:
+        outcome = f"one epoch with the defaults takes longer than {CHECK_SECONDS} s"
+    signal.alarm(0)
+    print(f"{args.task}: search space and data are in order; {outcome}")
+    return 0
+
+
+def _interrupt_once(signum, frame) -> None:
+    """A second SIGINT does not cut off what the first one made the trial write."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _ignore(metrics: dict) -> None:
+    pass
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _finite(metrics: dict) -> dict:
+    """The finite numbers among the metrics: all that NNI can take, each an axis of its web UI."""
+    return {name: value for name, value in metrics.items() if _is_number(value) and math.isfinite(value)}
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": sys.version.split()[0]}
+    for package in PACKAGES:
+        if package in sys.modules:
+            versions[package] = importlib.metadata.version(package)
+    return versions
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,239 @@
+"""The experiment: task, tuner and budget in; a watched search, the best parameters, weights and tables out.
+
+python nni_main.py                                         # the default task, 20 trials
+python nni_main.py eprop_digits --tuner random --trials 50 --concurrency 2
+python nni_main.py eprop_digits --duration 2h --assessor medianstop --keep
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from runner.flags import OneLineParser, UserMistake, add_trial_flags, count, thread_environment, trial_flags
+from search_spaces import levels, load_space, task_names
+from tuners import ASSESSORS, DEFAULT_TUNER, REFUSED_TUNERS, TUNERS
+
+ROOT = Path(__file__).resolve().parent
+DEFAULT_TASK = "eprop_digits"
+DEFAULT_TRIALS = 20
+DEFAULT_PORT = 8080
+MOST_CONCURRENT = 8  # trials at once, unless told
+
+
+def main() -> int:
+    """Check the request, then run the search. Returns the exit status: 2 for a mistake found before the start."""
+    args = parse_arguments()
+    os.environ.update(thread_environment(args.threads))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # like Ctrl-C: ends everything, writes the results
+    try:
+        space = load_space(args.task)
+        check_request(args, space)
+        check_machine(args)
+        if args.check:
+            check_trial(args)
+    except (UserMistake, ValueError) as mistake:
+        print(f"nni_main.py: {mistake}", file=sys.stderr)
+        return 2
+    return search(args, space)
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = OneLineParser(description="Search hyperparameters with NNI.", epilog=f"Tasks: {', '.join(task_names())}.")
+    parser.add_argument("task", nargs="?", default=DEFAULT_TASK, help=f"a search space's name (default {DEFAULT_TASK})")
+    parser.add_argument("--tuner", type=tuner_name, default=DEFAULT_TUNER, help=f"{' | '.join(TUNERS)} (default first)")
+    parser.add_argument("--assessor", choices=ASSESSORS, default="none", help="stops hopeless trials (default none)")
+    parser.add_argument("--trials", type=count(1), default=DEFAULT_TRIALS, help=f"budget (default {DEFAULT_TRIALS})")
+    parser.add_argument("--duration", type=seconds, help="budget in time: 90s, 30m, 2h, 1d (default: none)")
+    parser.add_argument("--trial-duration", type=seconds, help="longest time for one trial (default: none)")
+    parser.add_argument("--concurrency", type=count(1), help="trials at once (default: cores, at most 8; or GPUs)")
+    parser.add_argument("--gpus", type=count(1), help="number of GPUs, one trial on each (default: no GPU)")
+    parser.add_argument(
+        "--port", type=count(1024, 65535), help=f"of the web UI (default: first free from {DEFAULT_PORT})"
+    )
+    parser.add_argument("--id", type=experiment_id, help="name of the experiment's folder (default: task and time)")
+    parser.add_argument("--keep", action="store_true", help="leave the web UI up after the last trial, until Ctrl-C")
+    parser.add_argument("--no-check", dest="check", action="store_false", help="skip the check of one epoch beforehand")
+    parser.add_argument("--experiments", type=Path, default=ROOT / "experiments", help="folder of all experiments")
+    add_trial_flags(parser)
+    args = parser.parse_args(arguments)
+    args.concurrency = args.concurrency or args.gpus or min(len(os.sched_getaffinity(0)), MOST_CONCURRENT)
+    args.device = "cuda" if args.gpus else args.device
+    args.id = args.id or f"{args.task[:17]}-{time.strftime('%y%m%d-%H%M%S')}"
+    args.experiments = args.experiments.resolve()
+    return args
+
+
+def tuner_name(text: str) -> str:
+    """An argparse type: the name of a tuner on offer."""
+    if text not in TUNERS:
+        reason = REFUSED_TUNERS.get(text.lower(), "unknown")
+        raise argparse.ArgumentTypeError(f"{text!r}: {reason}. Choose from: {', '.join(TUNERS)}")
+    return text
+
+
+def seconds(text: str) -> int:
+    """An argparse type: a time such as 90, 90s, 30m, 2h or 1d, in seconds."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text)
+    value = int(float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]) if match else 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be a time such as 90s, 30m, 2h or 1d, not {text!r}")
+    return value
+
+
+def experiment_id(text: str) -> str:
+    """An argparse type: what NNI takes for an experiment's id."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,32}", text) or text == "_latest":
+        raise argparse.ArgumentTypeError(f"must be 1 to 32 letters, digits, - or _, not {text!r}")
+    return text
+
+
+def check_request(args: argparse.Namespace, space: dict) -> None:
+    """Refuse combinations of flags and search space that cannot be right. Raises UserMistake or ValueError."""
+    from nni.common.hpo_utils import validate_search_space
+
+    for level in levels(space):
+        validate_search_space(level, raise_exception=True)
+    if args.assessor != "none" and args.repeats > 1:
+        raise UserMistake(
+            f"--assessor {args.assessor} with --repeats {args.repeats}: an assessor sees one seed's curve only"
+        )
+    if args.assessor == "curvefitting" and fixed_epochs(space) is None:
+        raise UserMistake(
+            f"--assessor curvefitting: search_spaces/{args.task}.json must fix the epochs (a choice of one value), "
+            "since it extrapolates to the last one; use medianstop"
+        )
+    if args.gpus and shutil.which("nvidia-smi") is None:
+        raise UserMistake(f"--gpus {args.gpus}: nvidia-smi, by which NNI finds GPUs, is not on the PATH")
+
+
+def fixed_epochs(space: dict) -> int | None:
+    """Return the number of epochs where the search space fixes it."""
+    values = space.get("epochs", {}).get("_value", [])
+    return values[0] if len(values) == 1 else None
+
+
+def check_machine(args: argparse.Namespace) -> None:
+    """Find a used id, a leftover manager or a taken port before the start. Raises UserMistake; sets args.port."""
+    from runner.manager import leftover_managers, next_free_port, port_is_free
+
+    if (args.experiments / args.id).exists():
+        raise UserMistake(f"--id {args.id}: {args.experiments / args.id} exists already; choose another id")
+    for pid, identifier, port in leftover_managers(args.experiments):
+        raise UserMistake(
+            f"the manager of experiment {identifier} is still running on port {port}, though its nni_main.py is gone; "
+            f"end it first: kill {pid}"
+        )
+    if args.port is not None and not port_is_free(args.port):
+        raise UserMistake(f"--port {args.port} is in use; {next_free_port(args.port)} is free")
+    args.port = args.port or next_free_port(DEFAULT_PORT)
+
+
+def check_trial(args: argparse.Namespace) -> None:
+    """Compare the search space with Params and train one epoch, in a process of its own. Raises UserMistake."""
+    done = subprocess.run([*trial_command(args), "--check"], cwd=ROOT, capture_output=True, text=True)
+    lines = done.stderr.strip().splitlines() or ["the check ended without a word"]
+    if done.returncode == 2:
+        raise UserMistake(lines[-1].removeprefix("main_hpo.py: "))
+    if done.returncode:
+        print(done.stderr, file=sys.stderr)
+        raise UserMistake(f"one epoch of {args.task} with the defaults failed (above): {lines[-1]}")
+    print(done.stdout.strip())
+
+
+def trial_command(args: argparse.Namespace) -> list[str]:
+    """Return the command of one trial: simple, with no shell syntax, so that NNI's signals reach Python itself."""
+    return [sys.executable, "main_hpo.py", "--task", args.task, *trial_flags(args)]
+
+
+def configure(args: argparse.Namespace, space: dict):
+    """Return NNI's ExperimentConfig for the request."""
+    from nni.experiment import ExperimentConfig
+
+    config = ExperimentConfig("local")
+    config.experiment_name = args.task
+    config.experiment_working_directory = args.experiments
+    config.search_space = space
+    config.trial_command = shlex.join(trial_command(args))
+    config.trial_code_directory = ROOT
+    config.trial_concurrency = args.concurrency
+    config.max_trial_number = args.trials
+    config.max_experiment_duration = args.duration
+    config.max_trial_duration = args.trial_duration
+    config.tuner = algorithm(TUNERS[args.tuner](args.seed))
+    if args.assessor != "none":
+        config.assessor = algorithm(ASSESSORS[args.assessor](fixed_epochs(space)))
+    if args.gpus:
+        config.trial_gpu_number = 1
+        config.training_service.use_active_gpu = True
+    return config
+
+
+def algorithm(settings: dict):
+    """Return NNI's config of a built-in algorithm ("name") or one of this project's ("class_name")."""
+    from nni.experiment.config import AlgorithmConfig, CustomAlgorithmConfig
+
+    return (CustomAlgorithmConfig if "class_name" in settings else AlgorithmConfig)(**settings)
+
+
+def repeat_command(args: argparse.Namespace, parameters: dict) -> str:
+    """Return the command that trains a configuration alone, as the search did."""
+    import json
+
+    words = ["python", *trial_command(args)[1:], "--params", json.dumps(parameters), "--out", "repeated"]
+    return shlex.join(words)
+
+
+def search(args: argparse.Namespace, space: dict) -> int:
+    """Run the experiment to its end, to Ctrl-C or to SIGTERM; write the results in each case."""
+    from nni.experiment import Experiment
+
+    from runner import manager
+    from runner.records import Results
+    from runner.search import Search, print_closing
+
+    console = Console()
+    results = Results(args.experiments / args.id, lambda parameters: repeat_command(args, parameters))
+    url = f"http://127.0.0.1:{args.port}"
+    following = Search(results, results.folder / "events.jsonl", args.trials, args.duration, url, console)
+    experiment = Experiment(configure(args, space), id=args.id)
+    exit_status = 0
+    try:
+        console.print(f"experiment {args.id}: {args.tuner}, {args.trials} trials, {args.concurrency} at once, {url}")
+        manager.start_manager(experiment, args.port, following.events, thread_environment(args.threads))
+        following.follow(experiment)
+        if args.keep:
+            results.write_table()
+            console.print(f"finished; the web UI stays at {url} until Ctrl-C")
+            signal.pause()
+    except KeyboardInterrupt:
+        exit_status = 0 if following.finished else 130
+    except SystemExit as terminated:
+        exit_status = terminated.code
+    except RuntimeError as error:
+        console.print(f"nni_main.py: {error}", soft_wrap=True, markup=False)
+        exit_status = 1
+    finally:
+        for signal_number in (signal.SIGINT, signal.SIGTERM):  # the results get written first
+            signal.signal(signal_number, signal.SIG_IGN)
+        manager.stop_manager(experiment)
+        following.poll()
+        following.cut_off()
+        results.write_table()
+        print_closing(results, console)
+    return exit_status or (0 if results.ranking() else 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

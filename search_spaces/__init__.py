@@ -1,0 +1,187 @@
+"""Search spaces in NNI's JSON format, one file a task: <objective>_<dataset>[_<variant>].json. Its stem is the task's name.
+
+This module reads them and compares them with the dataclass (Params) of the objective. A choice may be nested, with the
+parameters of each option beside its `_name`: {"rule": {"_type": "choice", "_value": [{"_name": "stdp", "a_plus": {...}}]}}.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import math
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+
+
+def task_names() -> list[str]:
+    """Return the names of all tasks."""
+    return sorted(path.stem for path in FOLDER.glob("*.json"))
+
+
+def split_task(task: str) -> tuple[str, str]:
+    """Return (objective, dataset) of a task's name. Raises ValueError for a task without a search space."""
+    if task not in task_names():
+        raise ValueError(f"unknown task {task!r}{_nearest(task, task_names())}; choose from: {', '.join(task_names())}")
+    parts = task.split("_", 2)
+    if len(parts) < 2:
+        raise ValueError(f"search_spaces/{task}.json: a task is named <objective>_<dataset>[_<variant>]")
+    return parts[0], parts[1]
+
+
+def load_space(task: str) -> dict:
+    """Return the search space of `task`. Raises ValueError with file and reason where it is no proper one."""
+    split_task(task)
+    path = FOLDER / f"{task}.json"
+    try:
+        space = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"search_spaces/{path.name} is not valid JSON: {error}") from None
+    try:
+        _check_form(space)
+    except ValueError as error:
+        raise ValueError(f"search_spaces/{path.name}: {error}") from None
+    return space
+
+
+def flatten(parameters: dict) -> dict:
+    """Turn {"rule": {"_name": "stdp", "a_plus": 0.1}} into {"rule": "stdp", "a_plus": 0.1}, at any depth."""
+    flat = {}
+    for name, value in parameters.items():
+        if isinstance(value, dict) and "_name" in value:
+            flat[name] = value["_name"]
+            flat |= flatten({key: inner for key, inner in value.items() if key != "_name"})
+        else:
+            flat[name] = value
+    return flat
+
+
+def levels(space: dict) -> Iterator[dict]:
+    """Yield `space` and the parameters of every nested option, each as one flat {name: spec}."""
+    yield space
+    for spec in space.values():
+        for option in spec["_value"] if is_nested(spec) else ():
+            yield from levels({name: inner for name, inner in option.items() if name != "_name"})
+
+
+def is_nested(spec: dict) -> bool:
+    """Tell whether `spec` is a choice between options that have parameters of their own."""
+    return spec["_type"] == "choice" and any(isinstance(option, dict) for option in spec["_value"])
+
+
+def default_parameters(space: dict, params_class: type) -> dict:
+    """Return the task's defaults, flat: Params' defaults moved to the nearest value that each range allows."""
+    fields = {field.name: field.default for field in dataclasses.fields(params_class)}
+    chosen = {}
+    for name, spec in space.items():
+        if is_nested(spec):
+            options = {option["_name"]: option for option in spec["_value"]}
+            chosen[name] = fields.get(name) if fields.get(name) in options else next(iter(options))
+            inner = {key: value for key, value in options[chosen[name]].items() if key != "_name"}
+            chosen |= default_parameters(inner, params_class)
+        else:
+            chosen[name] = _nearest_value(fields.get(name), spec)
+    return chosen
+
+
+def check_space(space: dict, params_class: type) -> None:
+    """Compare a search space with Params: names, types, and the values at the ends of each range.
+
+    Raises ValueError that names the parameter, what is wrong and the choices.
+    """
+    known = typing.get_type_hints(params_class)
+    for level in levels(space):
+        for name, spec in level.items():
+            if name not in known:
+                raise ValueError(f"unknown parameter {name!r}{_nearest(name, known)}; known: {', '.join(known)}")
+            if known[name] is int and spec["_type"] not in ("choice", "randint"):
+                raise ValueError(f"{name} is an integer: use choice or randint, not {spec['_type']} (it yields floats)")
+    defaults = default_parameters(space, params_class)
+    for level in levels(space):
+        for name, spec in level.items():
+            for value in _corners(spec):
+                try:
+                    params_class(**{**defaults, **flatten({name: value})})
+                except (TypeError, ValueError) as error:
+                    raise ValueError(f"{name} = {_shown(value)} is within the search space, but {error}") from None
+
+
+def make_params(params_class: type, parameters: dict):
+    """Return Params from flat `parameters`. Raises ValueError for an unknown name or a value that Params refuses."""
+    known = [field.name for field in dataclasses.fields(params_class)]
+    for name in parameters:
+        if name not in known:
+            raise ValueError(f"unknown parameter {name!r}{_nearest(name, known)}; known: {', '.join(known)}")
+    return params_class(**parameters)
+
+
+def _check_form(space) -> None:
+    """What NNI's own validation leaves out or answers with a traceback."""
+    if not isinstance(space, dict) or not space:
+        raise ValueError("a search space is an object with at least one parameter")
+    names = set()
+    for name, spec in space.items():
+        if not isinstance(spec, dict) or set(spec) != {"_type", "_value"}:
+            raise ValueError(f'{name} must be {{"_type": ..., "_value": [...]}}, not {json.dumps(spec)}')
+        if not isinstance(spec["_value"], list) or not spec["_value"]:
+            raise ValueError(f"{name}: _value must be a list with at least one entry, not {json.dumps(spec['_value'])}")
+        names.add(name)
+        options = spec["_value"] if is_nested(spec) else []
+        if any(not isinstance(option, dict) or not isinstance(option.get("_name"), str) for option in options):
+            raise ValueError(f'{name}: every option of a nested choice needs a "_name"')
+        for option in options:
+            inner = {key: value for key, value in option.items() if key != "_name"}
+            if inner:
+                _check_form(inner)
+            if names & inner.keys():
+                raise ValueError(
+                    f"{name}: {', '.join(sorted(names & inner.keys()))} is named twice in the search space"
+                )
+            names |= inner.keys()
+
+
+def _corners(spec: dict) -> list:
+    """The values at the ends of a range; all of a choice's; three standard deviations of an unbounded one."""
+    kind, value = spec["_type"], spec["_value"]
+    if kind == "choice":
+        return [_first_of(option) for option in value]
+    if kind == "randint":
+        return [value[0], value[1] - 1]
+    if kind.endswith("normal"):
+        ends = [value[0] - 3 * value[1], value[0] + 3 * value[1]]
+        return [math.exp(end) for end in ends] if "log" in kind else ends
+    return value[:2]
+
+
+def _first_of(option):
+    """An option with one value for each of its inner parameters, in the form that NNI hands to a trial."""
+    if not isinstance(option, dict):
+        return option
+    return {name: inner if name == "_name" else _corners(inner)[0] for name, inner in option.items()}
+
+
+def _nearest_value(default, spec: dict):
+    kind, value = spec["_type"], spec["_value"]
+    numeric = isinstance(default, int | float) and not isinstance(default, bool)
+    if kind == "choice":
+        if default in value or not numeric or not all(isinstance(option, int | float) for option in value):
+            return default if default in value else value[0]
+        return min(value, key=lambda option: abs(option - default))
+    if not numeric or kind.endswith("normal"):
+        return default if numeric else _corners(spec)[0]
+    low, high = _corners(spec)
+    if kind.startswith("q"):
+        default = round(default / value[2]) * value[2]
+    return min(max(default, low), high)
+
+
+def _nearest(name: str, known) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _shown(value) -> str:
+    return json.dumps(value, default=str)

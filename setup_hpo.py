@@ -1,0 +1,84 @@
+"""Data, splits, seeds and device of a trial.
+
+To add a dataset: write `loaders/<name>.py` with `load(data_dir) -> Data`, add a line to DATASETS and a search space
+`search_spaces/<objective>_<name>.json`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from loaders import Data, digits
+
+DATASETS = {
+    "digits": digits.load,
+}
+TEST_FRACTION = 0.2  # outer test part, never seen by a search
+VALIDATION_FRACTION = 2 / 9  # of the rest: train : validation = 7 : 2
+
+
+class Splits(NamedTuple):
+    """Three disjoint parts of a dataset; `test` is the same whatever the split seed."""
+
+    train: Data
+    validation: Data
+    test: Data
+
+
+def load_splits(dataset: str, data_dir: Path | None = None, test_seed: int = 0, split_seed: int = 0) -> Splits:
+    """Load `dataset` and split it, stratified by class.
+
+    The outer test part is the published test set where there is one, else 20 % drawn with `test_seed`. Train and
+    validation are the rest, 7 : 2, drawn with `split_seed`. Raises ValueError for an unknown name, and what the loader
+    raises (`loaders.MissingData` where files are not there).
+    """
+    if dataset not in DATASETS:
+        raise ValueError(f"unknown dataset {dataset!r}; choose from: {', '.join(DATASETS)}")
+    data = DATASETS[dataset](data_dir)
+    rest, test = data, data.test
+    if test is None:
+        test_indices, rest_indices = stratified(data.y, TEST_FRACTION, test_seed)
+        rest, test = data.take(rest_indices), data.take(test_indices)
+    validation_indices, train_indices = stratified(rest.y, VALIDATION_FRACTION, split_seed)
+    return Splits(rest.take(train_indices), rest.take(validation_indices), test)
+
+
+def stratified(y: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw round(fraction * B) of the labels `y` (B,), every class in proportion; return (drawn, left) indices, sorted.
+
+    Each sample gets its random rank within its class, scaled to (0, 1); the smallest ranks over all classes are drawn.
+    So the total is exact and each class is within one sample of its share.
+    """
+    order = np.random.default_rng(seed).permutation(len(y))
+    rank = np.empty(len(y))
+    for label in np.unique(y):
+        members = order[y[order] == label]
+        rank[members] = (np.arange(len(members)) + 0.5) / len(members)
+    chosen = order[np.argsort(rank[order], kind="stable")]
+    drawn = round(fraction * len(y))
+    return np.sort(chosen[:drawn]), np.sort(chosen[drawn:])
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the global generators of Python, NumPy and, where it is loaded, torch: for code that draws from them."""
+    import random
+    import sys
+
+    random.seed(seed)
+    np.random.seed(seed)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(seed)
+
+
+def pick_device(name: str) -> str:
+    """Return "cpu" or "cuda" for `name` in auto | cpu | cuda. Raises ValueError where CUDA is asked for and not there."""
+    if name == "cpu":
+        return name
+    import torch
+
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: torch sees no CUDA device here; use --device cpu")
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,71 @@
+"""The trial as a command: what it prints, what it refuses, what it writes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+QUICK = {"epochs": 2, "neurons": 16}
+
+
+def main_hpo(*flags, params=QUICK):
+    words = [sys.executable, "main_hpo.py", "--task", "eprop_digits", "--params", json.dumps(params), *flags]
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_prints_its_result_and_writes_only_with_out(tmp_path):
+    done = main_hpo("--out", str(tmp_path / "a"))
+    result = json.loads(done.stdout)
+    record = json.loads((tmp_path / "a" / "record.json").read_text())
+    assert done.returncode == 0 and result["status"] == "ok" and 0 < result["default"] <= 1
+    assert record["result"] == {name: value for name, value in result.items() if name != "status"}
+    assert record["parameters"].items() >= QUICK.items()
+    assert record["torch_threads"] == 1
+    assert record["seeds"] == {"seed": 0, "split_seed": 0, "test_seed": 0, "repeats": 1}
+    model = torch.load(tmp_path / "a" / "model.pt", weights_only=True)
+    assert sum(weights.numel() for weights in model["state_dict"].values()) > 16 * 16
+
+    again = json.loads(main_hpo().stdout)
+    assert {**again, "seconds": 0} == {**result, "seconds": 0}
+    assert json.loads(main_hpo("--seed", "1").stdout)["spikes_per_inference"] != result["spikes_per_inference"]
+
+
+def test_repeats_give_the_mean(tmp_path):
+    main_hpo("--repeats", "2", "--out", str(tmp_path))
+    record = json.loads((tmp_path / "record.json").read_text())
+    singles = [repeat["default"] for repeat in record["repeats"]]
+    assert len(singles) == 2
+    assert record["result"]["default"] == pytest.approx(sum(singles) / 2, abs=1e-12)
+
+
+def test_check_passes_and_trains_no_more_than_an_epoch():
+    done = main_hpo("--check", params={})
+    assert done.returncode == 0
+    assert "search space and data are in order; one epoch" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "flags, params, message",
+    [
+        (["--task", "eprop_digit"], {}, "unknown task 'eprop_digit'"),
+        ([], {"lr": -1}, "lr"),
+        ([], {"lrr": 1}, "unknown parameter 'lrr' (did you mean 'lr'?)"),
+        ([], {"neurons": 3.5}, "neurons"),
+        ([], {"reset": "hard"}, "subtract"),
+        ([], [1], "--params must be a JSON object"),
+        (["--params", "{lr: 1}"], {}, "--params is not valid JSON"),
+        (["--seed", "-1"], {}, "must be an integer of at least 0, not '-1'"),
+        (["--threads", "0"], {}, "must be an integer of at least 1"),
+        (["--device", "tpu"], {}, "tpu"),
+        (["--sed", "1"], {}, "unrecognized arguments: --sed"),
+    ],
+)
+def test_mistakes_get_one_line(flags, params, message):
+    done = main_hpo(*flags, params=params)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1 and not done.stdout

@@ -1,0 +1,98 @@
+"""The search's command line: every mistake gets one line and exit status 2, and nothing is started."""
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import nni_main
+import search_spaces
+from tuners import REFUSED_TUNERS
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(tmp_path, *flags):
+    words = [sys.executable, "nni_main.py", *flags, "--experiments", str(tmp_path / "experiments")]
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+
+
+def assert_refused(done, message, tmp_path):
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not list(tmp_path.glob("experiments/*/db")), "something was started"
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["eprop_digit"], "unknown task 'eprop_digit' (did you mean 'eprop_digits'?); choose from: eprop_digits"),
+        (["--trials", "0"], "argument --trials: must be an integer of at least 1, not '0'"),
+        (["--concurrency", "-1"], "argument --concurrency: must be an integer of at least 1, not '-1'"),
+        (["--port", "99999999"], "argument --port: must be an integer from 1024 to 65535, not '99999999'"),
+        (["--duration", "5x"], "must be a time such as 90s, 30m, 2h or 1d, not '5x'"),
+        (["--trial-duration", "0"], "must be a time"),
+        (["--id", "a b"], "must be 1 to 32 letters, digits, - or _, not 'a b'"),
+        (["--tuner", "GP"], "raises at its first model-based proposal (scipy 1.11 and later); use nni-tpe"),
+        (["--tuner", "magic"], "'magic': unknown. Choose from: nni-tpe, random, grid, nni-evolution"),
+        (["--assessor", "hope"], "'hope'"),
+        (["--assessor", "medianstop", "--repeats", "2"], "an assessor sees one seed's curve only"),
+        (["--wrong"], "unrecognized arguments: --wrong"),
+    ],
+)
+def test_mistakes_get_one_line(flags, message, tmp_path):
+    assert_refused(run(tmp_path, *flags), message, tmp_path)
+
+
+def test_taken_port_and_used_id(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        assert_refused(run(tmp_path, "--port", port), f"--port {port} is in use", tmp_path)
+    (tmp_path / "experiments" / "mine").mkdir(parents=True)
+    assert_refused(run(tmp_path, "--id", "mine"), "exists already; choose another id", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "space, message",
+    [
+        ('{"lr": ', "search_spaces/eprop_digits_temporary.json is not valid JSON"),
+        ('{"lrr": {"_type": "choice", "_value": [1]}}', "unknown parameter 'lrr' (did you mean 'lr'?)"),
+        ('{"lr": {"_type": "uniform", "_value": [-1, 1]}}', "lr = -1 is within the search space"),
+        ('{"lr": {"_type": "uniform", "_value": [1, 0]}}', "must have high > low"),
+        ('{"epochs": {"_type": "quniform", "_value": [1, 9, 1]}}', "epochs is an integer"),
+    ],
+)
+def test_search_spaces_that_cannot_be_right(space, message, tmp_path):
+    path = search_spaces.FOLDER / "eprop_digits_temporary.json"
+    path.write_text(space)
+    try:
+        assert_refused(run(tmp_path, "eprop_digits_temporary"), message, tmp_path)
+    finally:
+        path.unlink()
+
+
+def test_curvefitting_needs_a_fixed_number_of_epochs():
+    searched = {"epochs": {"_type": "choice", "_value": [10, 20]}}
+    args = nni_main.parse_arguments(["--assessor", "curvefitting"])
+    with pytest.raises(nni_main.UserMistake, match="must fix the epochs"):
+        nni_main.check_request(args, searched)
+    nni_main.check_request(args, {"epochs": {"_type": "choice", "_value": [10]}})
+
+
+def test_every_refusal_names_what_works():
+    for reason in REFUSED_TUNERS.values():
+        assert any(name in reason for name in ("nni-tpe", "random", "grid", "nni-evolution"))
+
+
+def test_command_that_repeats_a_trial_carries_seeds_and_parameters():
+    args = nni_main.parse_arguments(["--seed", "3", "--split-seed", "2", "--repeats", "2"])
+    words = nni_main.shlex.split(nni_main.repeat_command(args, {"lr": 0.01, "reset": "zero"}))
+    assert words[:2] == ["python", "main_hpo.py"]
+    assert json.loads(words[words.index("--params") + 1]) == {"lr": 0.01, "reset": "zero"}
+    assert [words[words.index(flag) + 1] for flag in ("--seed", "--split-seed", "--repeats")] == ["3", "2", "2"]

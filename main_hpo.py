@@ -146,8 +146,8 @@ def prepare(args: argparse.Namespace, given: dict, complete: bool) -> Job:
 def run(job: Job, args: argparse.Namespace, record: dict) -> dict | None:
     """Train with each seed, fill in the record, return what model.pt holds: the weights of the first seed.
 
-    Only the first seed's epochs are reported as intermediate results. Raises ValueError for a result that no tuner could
-    use.
+    Only the first seed's epochs are reported as intermediate results. Raises ValueError for a `default` that no tuner
+    could use.
     """
     results = []
     for seed in range(args.seed, args.seed + args.repeats):

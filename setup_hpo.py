@@ -74,7 +74,7 @@ def seed_everything(seed: int) -> None:
 
 
 def pick_device(name: str) -> str:
-    """Return "cpu" or "cuda" for `name` in auto | cpu | cuda. Raises ValueError where CUDA is asked for and not there."""
+    """Return "cpu" or "cuda" for `name` auto | cpu | cuda. Raises ValueError where CUDA is asked for and not there."""
     if name == "cpu":
         return name
     import torch

@@ -16,7 +16,8 @@ from loaders import Data
 
 def load(data_dir: Path | None = None) -> Data:
     """Return the digits: x uint8 (1797, 8, 8) scaled from 0..16 to 0..255, y int64 (1797,). `data_dir` is not used."""
-    table = np.loadtxt(gzip.open(_packaged_file()), delimiter=",", dtype=np.int64)  # (1797, 65): 64 pixels, label
+    with gzip.open(_packaged_file()) as file:
+        table = np.loadtxt(file, delimiter=",", dtype=np.int64)  # (1797, 65): 64 pixels, label
     images = np.round(table[:, :-1] * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)
     return Data(images, table[:, -1].copy(), tuple(str(digit) for digit in range(10)))
 

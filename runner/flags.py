@@ -11,7 +11,7 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 
 
 class UserMistake(Exception):
-    """One line that names a mistake on the command line, in a search space or with the data, its value and the choices."""
+    """One line that names what is wrong with the command line, a search space or the data, and the choices."""
 
 
 class OneLineParser(argparse.ArgumentParser):

@@ -1,7 +1,7 @@
-"""What a search leaves behind: each trial's record.json and model.pt, the journal, results.csv, best.json, best_model.pt.
+"""What a search leaves behind: each trial's record.json and model.pt; journal, results.csv, best.json, best_model.pt.
 
-A trial writes its own record (`write_record`). One process, the one that runs the search, reads the records, appends them
-to the journal and makes the other files from it (`Results`); so no trial is lost or counted twice.
+A trial writes its own record (`write_record`). One process, the one that runs the search, reads the records, appends
+them to the journal and makes the other files from it (`Results`); so no trial is lost or counted twice.
 """
 
 from __future__ import annotations

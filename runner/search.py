@@ -91,7 +91,8 @@ class Search:
         ended, best = self.counts.total(), self.results.ranking()[:1]
         failed = ended - sum(self.counts[status] for status in WITH_DEFAULT)
         shown = f"best {best[0]['result']['default']:.4f}" if best else "no result yet"
-        return f"{ended}/{self.trials} done · {failed} failed · {len(self.running)} running · {shown} · {self._left()}{self.url}"
+        counts = f"{ended}/{self.trials} done · {failed} failed · {len(self.running)} running"
+        return f"{counts} · {shown} · {self._left()}{self.url}"
 
     def _left(self) -> str:
         """Time left, judged by the trials so far and bounded by the duration."""

@@ -1,7 +1,7 @@
-"""Search spaces in NNI's JSON format, one file a task: <objective>_<dataset>[_<variant>].json. Its stem is the task's name.
+"""Search spaces in NNI's JSON format, one file a task: <objective>_<dataset>[_<variant>].json; the stem is its name.
 
 This module reads them and compares them with the dataclass (Params) of the objective. A choice may be nested, with the
-parameters of each option beside its `_name`: {"rule": {"_type": "choice", "_value": [{"_name": "stdp", "a_plus": {...}}]}}.
+parameters of an option beside its name: {"rule": {"_type": "choice", "_value": [{"_name": "stdp", "a_plus": {...}}]}}.
 """
 
 from __future__ import annotations

@@ -28,5 +28,5 @@ class SeededEvolution(EvolutionTuner):
             self._random_generate_individual()
 
     def trial_end(self, parameter_id: int, success: bool, **kwargs) -> None:
-        """Note the end of a trial. A stopped trial whose result has come already is no failure (NNI's raises KeyError)."""
+        """Note the end of a trial. One that was stopped after its result had come is no failure (NNI: KeyError)."""
         super().trial_end(parameter_id, success or parameter_id not in self.running_trials, **kwargs)

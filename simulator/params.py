@@ -1,0 +1,98 @@
+"""StreamnetParams: the hyperparameters of the objective `streamnet`; the defaults learn MNIST with the shallow net."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+CHOICES = {
+    "network": ("shallow", "mushroom_body"),
+    "task": ("supervised", "unsupervised"),
+    "rule": ("mse", "mse_released", "stdp", "modulated_stdp"),
+    "precision": ("float32", "float64"),
+}
+AT_LEAST_ONE = ("steps", "kenyon_cells")  # integers
+NOT_NEGATIVE = (
+    "samples", "tau_input", "tau_mod", "scale", "keep_pre", "keep_post", "keep_mod", "lr", "alpha", "a_plus", "a_minus",
+    "init", "w_input_glom", "w_input_lat", "w_lat_glom", "w_glom_inh", "w_inh_kenyon", "w_glom_kenyon",
+)  # fmt: skip
+AT_MOST_ONE = ("trace_pre", "trace_post", "trace_mod", "keep_pre", "keep_post", "keep_mod", "probability", "init")
+
+
+@dataclass(frozen=True)
+class StreamnetParams:
+    """A network, its task and its learning rule. `__post_init__` raises ValueError naming field, value and rule."""
+
+    network: str = "shallow"  # shallow | mushroom_body
+    task: str = "supervised"  # supervised: accuracy | unsupervised: l2 distance between input and projection
+    steps: int = 8  # steps that a sample is shown
+    samples: int = 0  # samples learnt, in one pass; 0 is all of the training part
+    reset: bool = True  # return to rest before each sample
+    scale: float = 1.0  # input spikes per step of a white pixel
+    precision: str = "float32"  # of the compiled kernels
+    # the learning synapses and their neurons
+    rule: str = "mse"  # mse (the paper's) | mse_released (the released code's) | stdp | modulated_stdp
+    tau_out: float = 2.5  # decay time of the output neurons' potential [steps]
+    refractory: bool = False  # output neurons are silent in the step after a spike
+    tau_input: float = 0.63  # low-pass of the presynaptic spikes [steps]; 0 passes them through
+    tau_mod: float = 3.2  # low-pass of the modulatory spikes [steps]; 0 passes them through
+    trace_pre: float = 0.19  # growth of the presynaptic trace per spike
+    trace_post: float = 0.37  # growth of the postsynaptic trace per spike
+    trace_mod: float = 0.063  # growth of the modulatory trace per unit of the low-passed modulatory spikes
+    keep_pre: float = 0.0  # fraction of the presynaptic trace that stays after a step; 0 means 1 - trace_pre
+    keep_post: float = 0.0  # the same for the postsynaptic trace
+    keep_mod: float = 0.0  # the same for the modulatory trace
+    lr: float = 0.0015  # learning rate of mse and mse_released
+    alpha: float = 3.7  # weight of the modulatory trace in mse
+    a_plus: float = 0.001  # stdp: gain per presynaptic trace at an output spike
+    a_minus: float = 0.001  # stdp: loss per postsynaptic trace at an input spike
+    w_limit: float = 0.27  # weights stay within -w_limit..w_limit
+    init: float = 0.1  # initial weights are uniform in -init * w_limit..init * w_limit
+    # mushroom body
+    kenyon_cells: int = 5000  # neurons in the sparse layer
+    probability: float = 0.04  # that a glomerulus reaches a Kenyon cell
+    tau_glom: float = 1.36  # decay times of the potentials [steps]: glomeruli,
+    tau_lat: float = 2.0  # lateral neuron,
+    tau_kenyon: float = 1.75  # Kenyon cells,
+    tau_inh: float = 2.07  # inhibitory neuron
+    w_input_glom: float = 2.95  # synaptic weights: input to its glomerulus,
+    w_input_lat: float = 0.133  # input to the lateral neuron,
+    w_lat_glom: float = 0.171  # lateral neuron to glomeruli (inhibits),
+    w_glom_inh: float = 0.0016  # glomeruli to the inhibitory neuron,
+    w_inh_kenyon: float = 0.76  # inhibitory neuron to Kenyon cells (inhibits); not in the paper's table,
+    w_glom_kenyon: float = 0.2  # glomeruli to Kenyon cells
+
+    def __post_init__(self):
+        for field in fields(self):
+            self._check(field.name, field.type, getattr(self, field.name))
+        if self.task == "unsupervised" and self.rule != "stdp":
+            raise ValueError(f"rule must be stdp where task is unsupervised, not {self.rule!r}: it gets no labels")
+        if self.task == "supervised" and self.rule == "stdp":
+            raise ValueError("rule must be a modulated one where task is supervised, not 'stdp': it sees no labels")
+
+    def trace(self, name: str) -> tuple[float, float]:
+        """Return (gain, keep) of the trace "pre", "post" or "mod"."""
+        gain, keep = getattr(self, f"trace_{name}"), getattr(self, f"keep_{name}")
+        return gain, keep if keep > 0 else 1 - gain
+
+    def _check(self, name: str, kind: str, value) -> None:
+        if kind == "str" and value not in CHOICES[name]:
+            raise ValueError(f"{name} must be one of {', '.join(CHOICES[name])}, not {value!r}")
+        if kind == "bool" and not isinstance(value, bool):
+            raise ValueError(f"{name} must be true or false, not {value!r}")
+        if kind == "int" and (not isinstance(value, int) or isinstance(value, bool)):
+            raise ValueError(f"{name} must be an integer, not {value!r}")
+        if kind == "float" and (isinstance(value, bool | str) or not math.isfinite(value)):
+            raise ValueError(f"{name} must be a finite number, not {value!r}")
+        if kind in ("int", "float"):
+            self._check_range(name, value)
+
+    def _check_range(self, name: str, value: float) -> None:
+        if name in AT_LEAST_ONE and value < 1:
+            raise ValueError(f"{name} must be at least 1, not {value}")
+        if name in NOT_NEGATIVE and value < 0:
+            raise ValueError(f"{name} must be at least 0, not {value}")
+        if name not in (*AT_LEAST_ONE, *NOT_NEGATIVE) and not value > 0:
+            raise ValueError(f"{name} must be above 0, not {value}")
+        if name in AT_MOST_ONE and value > 1:
+            raise ValueError(f"{name} must be at most 1, not {value}")

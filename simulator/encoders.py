@@ -47,13 +47,13 @@ def pixel_thresholds(scale: float = 1.0) -> np.ndarray:
     return thresholds(scale * np.arange(256) / 255)
 
 
-def encode_images(images: np.ndarray, steps: int, seed: int, scale: float = 1.0) -> np.ndarray:
-    """Return Poisson spikes (B, T, N) uint8 of `images` (B, N) uint8; sample i has the steps i T to i T + T - 1."""
+def encode_images(images: np.ndarray, steps: int, seed: int, scale: float = 1.0, first: int = 0) -> np.ndarray:
+    """Return Poisson spikes (B, T, N) uint8 of `images` (B, N) uint8; image i has the steps from (first + i) T on."""
     bounds = pixel_thresholds(scale)[images]  # (B, N)
     spikes = np.empty((len(images), steps, images.shape[1]), dtype=np.uint8)
     for sample in range(len(images)):
         for t in range(steps):
-            spikes[sample, t] = draws(seed, sample * steps + t, images.shape[1]) < bounds[sample]
+            spikes[sample, t] = draws(seed, (first + sample) * steps + t, images.shape[1]) < bounds[sample]
     return spikes
 
 

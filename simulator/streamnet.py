@@ -210,6 +210,14 @@ class StreamNet(Element):
         with np.load(path) as saved:
             self.load_state(dict(saved))
 
+    def after_run(self, steps: int) -> None:
+        """Collect the outputs again after a kernel has changed the elements' state by so many steps."""
+        for element in self.elements.values():
+            if isinstance(element, StreamNet):
+                element.after_run(steps)
+        self._collect()
+        self.steps += steps
+
     def check_connected(self) -> None:
         """Raise ValueError where an input port has no source."""
         open_ports = [

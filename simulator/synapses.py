@@ -44,8 +44,9 @@ class Filter:
         return oldest
 
     def state(self) -> dict[str, np.ndarray]:
-        """Return the filtered values (N,) and those on their way (delay, N)."""
-        return {"value": self.value, "late": self.late} if self.delay else {"value": self.value}
+        """Return the filtered values (N,) where the filter remembers any, and those on their way (delay, N)."""
+        arrays = {"value": self.value} if self.keep or self.delay else {}
+        return arrays | ({"late": self.late} if self.delay else {})
 
 
 class Static:

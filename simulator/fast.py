@@ -1,0 +1,182 @@
+"""Which nets the fast kernels know, and their state on the way in and out of them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from simulator import mushroom_kernel, shallow_kernel
+from simulator.encoders import pixel_thresholds
+from simulator.lowering import RULES
+from simulator.neurons import LIF, Layer
+from simulator.plastic_kernel import constants
+from simulator.run import Images, Record, has_monitors
+from simulator.streamnet import StreamNet
+from simulator.synapses import OneToOne, Plastic, Sparse, Static, signed
+
+SHALLOW = {"o": ((Plastic,), ("x",))}
+MUSHROOM_BODY = {
+    "glom": ((OneToOne, Static), ("x", "lat")),
+    "lat": ((Static,), ("x",)),
+    "inh": ((Static,), ("glom",)),
+    "kc": ((Sparse, Static), ("glom", "inh")),
+    "o": ((Plastic,), ("kc",)),
+}
+SIGNS = {"glom": (1, -1), "lat": (1,), "inh": (1,), "kc": (1, -1), "o": (1,)}
+BLOCK = 16  # samples encoded at a time
+
+
+def architecture(net: StreamNet) -> str:
+    """Return "shallow", "mushroom_body", or an empty text for any other graph."""
+    for name, expected in (("shallow", SHALLOW), ("mushroom_body", MUSHROOM_BODY)):
+        if net.inputs == ("x", "m") and _shape(net) == expected and net.exposed == [("o", 0)]:
+            return name
+    return ""
+
+
+def why_not_fast(net: StreamNet, samples: Images) -> str:
+    """Return why no fast kernel can show these images to a net, or an empty text where one can."""
+    name = architecture(net)
+    if not name:
+        return "its graph is neither that of shallow nor of mushroom_body"
+    if has_monitors(net):
+        return "its monitors record every step"
+    for layer_name, layer in net.elements.items():
+        if any(synapse.filter.delay for synapse in layer.synapses):
+            return f"a synapse of {layer_name!r} has a delay"
+        if tuple(signed(synapse.sign) for synapse in layer.synapses) != SIGNS[layer_name]:
+            return f"a synapse of {layer_name!r} has another sign"
+    return _why_not_mushroom_body(net) if name == "mushroom_body" else ""
+
+
+def same_architecture(first: StreamNet, other: StreamNet) -> str:
+    """Return why two nets cannot share a call of a kernel, or an empty text where they can."""
+    if architecture(first) != architecture(other):
+        return f"it is {architecture(other)}, the first is {architecture(first)}"
+    sizes = [[layer.neuron.n for layer in net.elements.values()] + list(net.input_sizes) for net in (first, other)]
+    return "" if sizes[0] == sizes[1] else f"its sizes are {sizes[1]}, those of the first {sizes[0]}"
+
+
+def run_fast(nets: list[StreamNet], samples: Images, learn: bool, precision: str) -> list[Record]:
+    """Show images to nets of one architecture that `why_not_fast` has no objection to."""
+    name, dtype = architecture(nets[0]), np.dtype(precision)
+    shape = (len(nets), len(samples.images), nets[0].output_sizes[0])
+    counts, counters = np.zeros(shape, np.int64), np.zeros((len(nets), 2), np.int64)
+    records = np.concatenate([constants(net.elements["o"], _rule(net), dtype) for net in nets])
+    labels = samples.labels
+    labels = np.full(len(samples.images), -1) if labels is None else np.asarray(labels, np.int64)
+    shown = (
+        np.require(samples.images, requirements=("C", "W")),
+        labels,
+        pixel_thresholds(samples.scale),
+        np.uint64(samples.seed),
+    )
+    options = (int(samples.steps), bool(learn), bool(samples.reset))
+    if name == "shallow":
+        state = _plastic_state(nets, dtype)
+        shallow_kernel.run_shallow(records, *shown, *options, state, counts, counters, BLOCK)
+    else:
+        weights, *others = _plastic_state(nets, dtype)
+        state = (np.ascontiguousarray(weights.transpose(0, 2, 1)), *others, *_hidden_state(nets, dtype))
+        hidden = np.concatenate([_hidden_constants(net, dtype) for net in nets])
+        masks = np.stack([mushroom_kernel.pack_masks(net.elements["kc"].synapses[0].mask) for net in nets])
+        fan_out = np.stack([net.elements["kc"].synapses[0].fan_out for net in nets])
+        tables = (hidden, records, masks, fan_out)
+        mushroom_kernel.run_mushroom_body(*tables, *shown, *options, state, counts, counters, BLOCK)
+    return [_finish(net, c, state, samples, counts[c], counters[c], name) for c, net in enumerate(nets)]
+
+
+def _shape(net: StreamNet) -> dict:
+    """Describe a graph by its layers: {name: (types of its synapses, sources)}, without the modulatory input."""
+    described = {}
+    for name, element in net.elements.items():
+        if type(element) is not Layer or type(element.neuron) is not LIF:
+            return {}
+        sources = [source for source in net.sources[name] if source != "m"]
+        described[name] = (tuple(type(synapse) for synapse in element.synapses), tuple(sources))
+    return described
+
+
+def _rule(net: StreamNet) -> int:
+    return RULES[type(net.elements["o"].synapses[0].rule)]
+
+
+def _why_not_mushroom_body(net: StreamNet) -> str:
+    for name in mushroom_kernel.HIDDEN:
+        layer = net.elements[name]
+        if layer.neuron.refractory:
+            return f"the neurons of {name!r} are refractory"
+        if any(synapse.filter.keep for synapse in layer.synapses):
+            return f"a synapse of {name!r} has a low-pass"
+        if any(np.ptp(synapse.weights) for synapse in layer.synapses if not isinstance(synapse, Sparse)):
+            return f"the weights of {name!r} differ"
+    most = net.elements["kc"].synapses[0].mask.sum(axis=0).max()
+    return f"a Kenyon cell has {most} inputs, more than 255" if most > 255 else ""
+
+
+def _plastic_state(nets: list[StreamNet], dtype) -> tuple[np.ndarray, ...]:
+    """Return (weights (C, K, E), f (C, E), t_pre (C, E), small (C, 5, K)) of all nets."""
+    plastics = [net.elements["o"].synapses[0] for net in nets]
+    weights = np.stack([plastic.weights for plastic in plastics]).astype(dtype)
+    small = np.stack([np.stack(_small(net)) for net in nets]).astype(dtype)
+    f = np.stack([plastic.filter.value for plastic in plastics]).astype(dtype)
+    return weights, f, np.stack([plastic.trace_pre for plastic in plastics]).astype(dtype), small
+
+
+def _small(net: StreamNet) -> list[np.ndarray]:
+    layer, plastic = net.elements["o"], net.elements["o"].synapses[0]
+    return [
+        layer.neuron.v, layer.neuron.spikes, plastic.trace_post, plastic.filter_mod.value, plastic.trace_mod
+    ]  # fmt: skip
+
+
+def _hidden_state(nets: list[StreamNet], dtype) -> tuple[np.ndarray, ...]:
+    """Return (glom, single, kenyon, spiked) of all nets."""
+    neurons = [{name: net.elements[name].neuron for name in mushroom_kernel.HIDDEN} for net in nets]
+    glom = np.stack([np.stack([n["glom"].v, n["glom"].spikes]) for n in neurons]).astype(dtype)
+    singles = [[n["lat"].v[0], n["lat"].spikes[0], n["inh"].v[0], n["inh"].spikes[0]] for n in neurons]
+    kenyon = np.stack([n["kc"].v for n in neurons]).astype(dtype)
+    cells = kenyon.shape[1]
+    spiked = np.zeros((len(nets), -(-cells // 8) * 8), np.uint8)  # whole words
+    spiked[:, :cells] = np.stack([n["kc"].spikes for n in neurons])
+    return glom, np.array(singles, dtype), kenyon, spiked
+
+
+def _hidden_constants(net: StreamNet, dtype) -> np.ndarray:
+    table = np.zeros(1, mushroom_kernel.hidden_dtype(dtype))
+    layers = net.elements
+    for name in mushroom_kernel.HIDDEN:
+        neuron = layers[name].neuron
+        table[f"{name}_decay"], table[f"{name}_gain"] = neuron.decay, 1 - neuron.decay
+        table[f"{name}_threshold"] = neuron.threshold
+    (to_glom, lat_glom), (to_kc, inh_kc) = layers["glom"].synapses, layers["kc"].synapses
+    to_lat, to_inh = layers["lat"].synapses[0], layers["inh"].synapses[0]
+    for name, synapse in (("input_glom", to_glom), ("lat_glom", lat_glom), ("input_lat", to_lat)):
+        table[f"w_{name}"] = synapse.weights.flat[0]
+    table["w_glom_inh"], table["w_inh_kenyon"] = to_inh.weights.flat[0], inh_kc.weights.flat[0]
+    table["w_glom_kenyon"], table["one"] = to_kc.weight, 1
+    table["ops_input"] = to_glom.fan_out[0] + to_lat.fan_out[0]
+    table["ops_lat"], table["ops_inh"], table["ops_glom_inh"] = (
+        lat_glom.fan_out[0],
+        inh_kc.fan_out[0],
+        to_inh.fan_out[0],
+    )
+    return table
+
+
+def _finish(net: StreamNet, c: int, state, samples: Images, counts, counters, name: str) -> Record:
+    """Write net number `c`'s state back into its elements."""
+    layer, plastic = net.elements["o"], net.elements["o"].synapses[0]
+    weights, f, t_pre, small = (array[c] for array in state[:4])
+    plastic.weights[...] = weights if name == "shallow" else weights.T
+    plastic.filter.value[...], plastic.trace_pre[...] = f, t_pre
+    for own, values in zip(_small(net), small, strict=True):
+        own[...] = values
+    layer.counters += counters  # of the whole net; the kernels do not count by layer
+    if name == "mushroom_body":
+        glom, single, kenyon, spiked = (array[c] for array in state[4:])
+        neurons = {layer_name: net.elements[layer_name].neuron for layer_name in mushroom_kernel.HIDDEN}
+        neurons["glom"].v[...], neurons["glom"].spikes[...] = glom
+        neurons["lat"].v[0], neurons["lat"].spikes[0], neurons["inh"].v[0], neurons["inh"].spikes[0] = single
+        neurons["kc"].v[...], neurons["kc"].spikes[...] = kenyon, spiked[: len(kenyon)]
+    net.after_run(len(samples.images) * samples.steps)
+    return Record(counts, int(counters[0]), int(counters[1]), name)

@@ -1,0 +1,176 @@
+"""One compiled kernel for every graph of known elements, in float64: it interprets the tables made by `lowering.py`.
+
+All signals of a step lie in one vector, all state in another (`pool`); a LAYER and its SYNAPSES say where. What is
+computed, and in which order, is defined by `Layer.step` and the synapses.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from simulator.plasticity import FLUSH
+
+DENSE, ONE_TO_ONE, SPARSE = 0, 1, 2  # kinds of synapse; a plastic one is dense with a rule
+NO_RULE, STDP, MODULATED_STDP, MSE, RELEASED_MSE = -1, 0, 1, 2, 3
+
+_INT, _FLOAT = np.int64, np.float64
+LAYER = np.dtype(
+    [(name, _INT) for name in ("n", "signal", "v", "first", "count", "refractory")]
+    + [(name, _FLOAT) for name in ("decay", "threshold")]
+)  # signal, v: offsets in the signals and the pool; first, count: its synapses
+SYNAPSE = np.dtype(
+    [
+        (name, _INT)
+        for name in (
+            *("kind", "n_post", "n_pre", "source", "mod_source", "weights", "value", "delay", "late", "rule"),
+            *("trace_pre", "trace_post", "trace_mod", "mod_value", "starts", "targets", "fan_out"),
+        )
+    ]
+    + [
+        (name, _FLOAT)
+        for name in (
+            *("sign", "weight", "keep", "mod_keep", "low", "high", "rule_a", "rule_b"),
+            *("pre_gain", "pre_keep", "pre_limit", "post_gain", "post_keep", "post_limit"),
+            *("mod_gain", "mod_keep_trace", "mod_limit"),
+        )
+    ]
+)  # source..: offsets in the signals; weights.. mod_value: in the pool; starts.. fan_out: in the whole numbers
+
+
+@njit(cache=True)
+def run_graph(given, sample_steps, reset, learn, layers, synapses, pool, rest, signals, whole, counters, shown, out):
+    """Advance by len(given) steps (T, inputs); write the signals `shown` into `out` (T, shown).
+
+    `reset`: clear signals and pool[rest:] before every `sample_steps`-th step. counters (layers, 2) are added to.
+    """
+    n_given = given.shape[1]
+    fresh = np.zeros_like(signals)
+    largest = 0
+    for layer in layers:
+        largest = max(largest, layer.n)
+    current = np.empty(largest)
+    for t in range(len(given)):
+        if reset and t % sample_steps == 0:
+            pool[rest:] = 0.0
+            signals[:] = 0.0
+        signals[:n_given] = given[t]
+        for index in range(len(layers)):
+            _step_layer(layers[index], synapses, pool, signals, fresh, whole, current, counters[index], learn)
+        signals[n_given:] = fresh[n_given:]
+        for k in range(len(shown)):
+            out[t, k] = signals[shown[k]]
+
+
+@njit(cache=True)
+def _step_layer(layer, synapses, pool, signals, fresh, whole, current, counters, learn):
+    n, at = layer.n, layer.signal
+    current[:n] = 0.0
+    for index in range(layer.first, layer.first + layer.count):
+        _add_current(synapses[index], pool, signals, whole, current)
+    a = layer.decay
+    for i in range(n):
+        awake = 1.0 - signals[at + i]
+        driven = (1.0 - a) * current[i]
+        v = pool[layer.v + i]
+        v = awake * (a * v + driven) if layer.refractory else awake * a * v + driven
+        pool[layer.v + i] = v
+        fresh[at + i] = 1.0 if v >= layer.threshold else 0.0
+        counters[0] += v >= layer.threshold
+    for index in range(layer.first, layer.first + layer.count):
+        synapse = synapses[index]
+        for j in range(synapse.n_pre):
+            if signals[synapse.source + j] != 0.0:
+                counters[1] += whole[synapse.fan_out + j]
+        if synapse.rule != NO_RULE:
+            _update_weights(synapse, pool, signals, fresh[at : at + n], learn)
+
+
+@njit(cache=True)
+def _flushed(value):
+    return 0.0 if abs(value) < FLUSH else value
+
+
+@njit(cache=True)
+def _add_current(synapse, pool, signals, whole, current):
+    """Advance the filter of a synapse and add what it lets through to `current`."""
+    n_pre = synapse.n_pre
+    keep = synapse.keep
+    value = pool[synapse.value : synapse.value + n_pre]
+    for j in range(n_pre):
+        value[j] = _flushed((1.0 - keep) * signals[synapse.source + j] + keep * value[j])
+    if synapse.delay > 0:
+        value = _late(synapse, pool, value)
+    if synapse.kind == DENSE:
+        for i in range(synapse.n_post):
+            row = pool[synapse.weights + i * n_pre : synapse.weights + (i + 1) * n_pre]
+            total = 0.0
+            for j in range(n_pre):
+                total += row[j] * value[j]
+            current[i] += synapse.sign * total
+    elif synapse.kind == ONE_TO_ONE:
+        for j in range(n_pre):
+            current[j] += synapse.sign * (pool[synapse.weights + j] * value[j])
+    else:
+        total = np.zeros(synapse.n_post)
+        for j in range(n_pre):
+            if value[j] != 0.0:
+                for k in range(whole[synapse.starts + j], whole[synapse.starts + j + 1]):
+                    total[whole[synapse.targets + k]] += value[j]
+        for i in range(synapse.n_post):
+            current[i] += synapse.sign * synapse.weight * total[i]
+
+
+@njit(cache=True)
+def _late(synapse, pool, value):
+    """Return the values of `delay` steps ago and put the new ones at the end of the queue."""
+    n, length = synapse.n_pre, synapse.delay * synapse.n_pre
+    queue = pool[synapse.late : synapse.late + length]
+    oldest = queue[:n].copy()
+    for k in range(length - n):
+        queue[k] = queue[k + n]
+    queue[length - n :] = value
+    return oldest
+
+
+@njit(cache=True)
+def _move_trace(trace, x, gain, keep, limit):
+    for k in range(len(trace)):
+        trace[k] = _flushed(min(gain * x[k] + keep * trace[k], limit))
+
+
+@njit(cache=True)
+def _update_weights(synapse, pool, signals, spikes, learn):
+    n_pre, n_post = synapse.n_pre, synapse.n_post
+    x = signals[synapse.source : synapse.source + n_pre]
+    t_pre = pool[synapse.trace_pre : synapse.trace_pre + n_pre]
+    t_post = pool[synapse.trace_post : synapse.trace_post + n_post]
+    _move_trace(t_pre, x, synapse.pre_gain, synapse.pre_keep, synapse.pre_limit)
+    _move_trace(t_post, spikes, synapse.post_gain, synapse.post_keep, synapse.post_limit)
+    t_mod, m = t_post, t_post  # not read by STDP
+    if synapse.rule != STDP:
+        m = pool[synapse.mod_value : synapse.mod_value + n_post]
+        for i in range(n_post):
+            m[i] = _flushed((1.0 - synapse.mod_keep) * signals[synapse.mod_source + i] + synapse.mod_keep * m[i])
+        t_mod = pool[synapse.trace_mod : synapse.trace_mod + n_post]
+        _move_trace(t_mod, m, synapse.mod_gain, synapse.mod_keep_trace, synapse.mod_limit)
+    if not learn:
+        return
+    for i in range(n_post):
+        at_trace, at_input = _factors(synapse, spikes[i], t_post[i], m[i], t_mod[i])
+        row = pool[synapse.weights + i * n_pre : synapse.weights + (i + 1) * n_pre]
+        for j in range(n_pre):
+            w = row[j] + at_trace * t_pre[j] + at_input * x[j]
+            row[j] = min(max(w, synapse.low), synapse.high)
+
+
+@njit(cache=True)
+def _factors(synapse, s, t_post, m, t_mod):
+    """Return what the rule multiplies the presynaptic trace and the input with, for one neuron."""
+    if synapse.rule == STDP:
+        return synapse.rule_a * s, -synapse.rule_b * t_post
+    if synapse.rule == MODULATED_STDP:
+        return synapse.rule_a * (t_mod * s), -synapse.rule_b * (t_mod * t_post)
+    if synapse.rule == MSE:
+        return synapse.rule_a * (synapse.rule_b * t_mod - t_post), 0.0
+    return synapse.rule_a * (m - t_post), 0.0

@@ -1,0 +1,222 @@
+"""run() and run_batch(): a net over many samples, with compiled kernels where the graph is known, else by step().
+
+    record = run(net, Images(images, labels, steps=8, seed=0), learn=True, precision="float32")
+    record.counts                       # (B, K) output spikes per sample
+    record.backend, record.reason       # "shallow", "mushroom_body", "graph" or "step", and why no faster one
+
+`step()` is the definition; in float64 every backend gives the same spikes, and weights to 1e-12.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from simulator.encoders import encode_images
+from simulator.neurons import Layer
+from simulator.streamnet import StreamNet
+
+CHUNK = 32  # samples whose spike trains are held at a time
+BACKENDS = ("auto", "step", "graph", "fast")
+
+
+class Images(NamedTuple):
+    """Images shown as Poisson spikes at the net's first input; its second gets 1 at the label's channel, else 0."""
+
+    images: np.ndarray  # uint8 (B, N)
+    labels: np.ndarray | None  # int64 (B,), or None: the second input stays 0
+    steps: int = 8  # per sample
+    seed: int = 0  # of the spikes; see encoders.py
+    scale: float = 1.0  # spikes per step of a pixel of 255
+    reset: bool = True  # return to rest before each sample
+
+
+class Trains(NamedTuple):
+    """Given vectors for every input of the net."""
+
+    inputs: tuple[np.ndarray, ...]  # one (B, T, size) per input
+    reset: bool = True  # return to rest before each sample
+
+
+class Record(NamedTuple):
+    """What a run showed."""
+
+    counts: np.ndarray  # int64 (B, K): spikes of the first output port per sample
+    spikes: int  # of all layers together
+    operations: int  # synaptic operations of all layers
+    backend: str  # step | graph | shallow | mushroom_body
+    reason: str = ""  # why not a faster backend
+    outputs: tuple[np.ndarray, ...] | None = None  # Trains: (B, T, size) per output port
+
+
+def run(
+    net: StreamNet, samples: Images | Trains, learn: bool = True, precision: str = "float64", backend: str = "auto"
+) -> Record:
+    """Show `samples` to the net, which keeps its state afterwards, as with step().
+
+    backend: "auto" takes the fastest that knows the graph; "fast" (a kernel for one of the two networks), "graph" and
+    "step" insist. Only the fast ones know precision "float32". Raises ValueError for samples that do not fit the net,
+    and where the graph has no such backend, with the reason.
+    """
+    _check(net, samples, precision, backend)
+    reason = ""
+    if backend in ("auto", "fast") and isinstance(samples, Images):
+        from simulator.fast import run_fast, why_not_fast
+
+        reason = why_not_fast(net, samples)
+        if not reason:
+            return run_fast([net], samples, learn, precision)[0]
+    if backend == "fast" or precision == "float32":
+        raise ValueError(f"no {precision} kernel for this net: {reason or 'given spike trains are not images'}")
+    if backend != "step":
+        reason = why_not_graph(net)
+        if not reason:
+            return _run_chunks(net, samples, learn, _graph_chunk, "graph", "")
+        if backend == "graph":
+            raise ValueError(f"no compiled kernel for this net: {reason}")
+    return _run_chunks(net, samples, learn, _step_chunk, "step", reason or "asked for")
+
+
+def run_batch(nets: list[StreamNet], samples: Images, learn: bool = True, precision: str = "float32") -> list[Record]:
+    """Show the same images to many nets of one architecture, in one call of its kernel. Raises ValueError as run()."""
+    from simulator.fast import run_fast, same_architecture, why_not_fast
+
+    for number, net in enumerate(nets):
+        _check(net, samples, precision, "fast")
+        reason = why_not_fast(net, samples) or same_architecture(nets[0], net)
+        if reason:
+            raise ValueError(f"net {number} cannot run in this batch: {reason}")
+    return run_fast(nets, samples, learn, precision) if nets else []
+
+
+def why_not_graph(net: StreamNet) -> str:
+    """Return why the graph kernel cannot run a net, or an empty text where it can."""
+    from simulator.lowering import NotLowerable, lower
+
+    if has_monitors(net):
+        return "its monitors record every step"
+    try:
+        lower(net)
+    except NotLowerable as error:
+        return str(error)
+    return ""
+
+
+def has_monitors(net: StreamNet) -> bool:
+    """Tell whether the net or one inside it is monitored."""
+    return bool(net.monitors) or any(has_monitors(e) for e in net.elements.values() if isinstance(e, StreamNet))
+
+
+def layers(net: StreamNet) -> list[Layer]:
+    """Return all layers, at any depth."""
+    found = []
+    for element in net.elements.values():
+        found += layers(element) if isinstance(element, StreamNet) else [element] if isinstance(element, Layer) else []
+    return found
+
+
+def _check(net: StreamNet, samples: Images | Trains, precision: str, backend: str) -> None:
+    if precision not in ("float32", "float64"):
+        raise ValueError(f"precision must be float32 or float64, not {precision!r}")
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, not {backend!r}")
+    net.check_connected()
+    if not net.exposed:
+        raise ValueError("the net exposes no output")
+    if isinstance(samples, Trains):
+        shapes = [array.shape for array in samples.inputs]
+        fits = [len(shape) == 3 and shape[:2] == shapes[0][:2] for shape in shapes]
+        if not all(fits) or [shape[2] for shape in shapes] != list(net.input_sizes):
+            raise ValueError(f"the net's inputs have sizes {net.input_sizes}; the trains have shapes {shapes}")
+        return
+    images, labels = samples.images, samples.labels
+    if images.ndim != 2 or images.dtype != np.uint8 or images.shape[1] != net.input_sizes[0]:
+        raise ValueError(f"images must be uint8 (B, {net.input_sizes[0]}), not {images.dtype} {images.shape}")
+    if len(net.inputs) > 2:
+        raise ValueError(f"images go to nets with one or two inputs, not {len(net.inputs)}")
+    if labels is not None and (len(labels) != len(images) or (len(net.inputs) == 2 and _beyond(labels, net))):
+        raise ValueError(f"labels must be {len(images)} numbers from 0 to {net.input_sizes[-1] - 1}")
+    if samples.steps < 1:
+        raise ValueError(f"steps must be at least 1, not {samples.steps}")
+
+
+def _beyond(labels: np.ndarray, net: StreamNet) -> bool:
+    return len(labels) > 0 and not 0 <= labels.min() <= labels.max() < net.input_sizes[1]
+
+
+def _run_chunks(net: StreamNet, samples: Images | Trains, learn: bool, run_chunk, backend: str, reason: str) -> Record:
+    """Run in chunks of samples, so that few spike trains are in memory at a time."""
+    before = sum(layer.counters for layer in layers(net)) + np.zeros(2, dtype=np.int64)
+    total = len(samples.images if isinstance(samples, Images) else samples.inputs[0])
+    counts = np.zeros((total, net.output_sizes[0]), dtype=np.int64)
+    kept = []
+    for first in range(0, total, CHUNK):
+        trains = _trains(net, samples, first)
+        outputs = run_chunk(net, trains, samples.reset, learn)
+        counts[first : first + CHUNK] = outputs[0].sum(axis=1)
+        if isinstance(samples, Trains):
+            kept.append(outputs)
+    spikes, operations = (int(n) for n in sum(layer.counters for layer in layers(net)) - before)
+    joined = tuple(np.concatenate(parts) for parts in zip(*kept, strict=True)) if kept else None
+    return Record(counts, spikes, operations, backend, reason, joined)
+
+
+def _trains(net: StreamNet, samples: Images | Trains, first: int) -> tuple[np.ndarray, ...]:
+    """Return the input vectors of the samples from `first` on, (chunk, T, size) each."""
+    part = slice(first, first + CHUNK)
+    if isinstance(samples, Trains):
+        return tuple(array[part] for array in samples.inputs)
+    x = encode_images(samples.images[part], samples.steps, samples.seed, samples.scale, first)
+    if len(net.inputs) == 1:
+        return (x,)
+    m = np.zeros((*x.shape[:2], net.input_sizes[1]))
+    if samples.labels is not None:
+        m[np.arange(len(x)), :, samples.labels[part]] = 1
+    return x, m
+
+
+def _step_chunk(net: StreamNet, trains: tuple[np.ndarray, ...], reset: bool, learn: bool) -> tuple[np.ndarray, ...]:
+    samples, steps = trains[0].shape[:2]
+    outputs = tuple(np.zeros((samples, steps, size)) for size in net.output_sizes)
+    for b in range(samples):
+        if reset:
+            net.reset()
+        for t in range(steps):
+            for port, values in enumerate(net.step(*(train[b, t] for train in trains), learn=learn)):
+                outputs[port][b, t] = values
+    return outputs
+
+
+def _graph_chunk(net: StreamNet, trains: tuple[np.ndarray, ...], reset: bool, learn: bool) -> tuple[np.ndarray, ...]:
+    from simulator.graph_kernel import run_graph
+    from simulator.lowering import lower
+
+    samples, steps = trains[0].shape[:2]
+    program = lower(net)
+    given = np.concatenate([train.reshape(samples * steps, -1) for train in trains], axis=1).astype(float)
+    given = np.ascontiguousarray(np.concatenate([given, _step_front(program, given, steps, reset)], axis=1))
+    out = np.zeros((samples * steps, len(program.shown)))
+    tables = (program.layers, program.synapses, program.pool, program.rest, program.signals, program.whole)
+    run_graph(given, steps, reset, learn, *tables, program.counters, program.shown, out)
+    program.write_back()
+    net.after_run(samples * steps)
+    ends = np.cumsum(net.output_sizes)[:-1]
+    return tuple(np.split(out.reshape(samples, steps, -1), ends, axis=2))
+
+
+def _step_front(program, given: np.ndarray, steps: int, reset: bool) -> np.ndarray:
+    """Step the elements that the kernel does not know; return what each put out in the step before (T, signals)."""
+    columns = []
+    places = np.cumsum([0, *program.input_sizes])
+    for t, row in enumerate(given):
+        if reset and t % steps == 0:
+            for element, _ in program.front.values():
+                element.reset()
+        seen = [output for element, _ in program.front.values() for output in element.outputs]
+        columns.append(np.concatenate([np.zeros(0), *seen]))
+        inputs = {("", i): row[places[i] : places[i + 1]] for i in range(len(places) - 1)}
+        inputs |= {(path, k): out for path, (e, _) in program.front.items() for k, out in enumerate(e.outputs)}
+        for element, sources in program.front.values():
+            element.step(*(inputs[source] for source in sources))
+    return np.array(columns).reshape(len(given), -1)

@@ -1,0 +1,74 @@
+"""The shallow network, compiled. Made fast by
+
+- following only the pixels that can spike: their weights are copied into a compact block, and back after the sample;
+- one pass over the weights per step, which applies the last step's dW and sums the new currents;
+- encoding each block of samples once for all configurations of a batch.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from simulator.plastic_kernel import FAST, change_all, gather, scatter, step_plastic
+from simulator.poisson_kernel import encode_block, padded_size
+
+
+@njit(cache=True)
+def run_shallow(constants, images, labels, bounds, seed, steps, learn, reset, state, counts, counters, block):
+    """Show images (B, N) uint8 to C nets; labels (B,) int64, -1 for none.
+
+    constants (C,) records; state = (weights (C, K, N), f (C, N), t_pre (C, N), small (C, 5, K)), where small are
+    v, s, t_post, m, t_mod. Adds the output spikes to counts (C, B, K), and [spikes, operations] to counters (C, 2).
+    """
+    weights, f, t_pre, small = state
+    n, precision = images.shape[1], weights.dtype
+    index, sizes = np.zeros((block, n), np.uint32), np.zeros(block, np.int64)
+    spikes, limits = np.zeros((block, steps, padded_size(n)), precision), np.zeros(n, np.uint32)
+    scratch = np.zeros((weights.shape[1] + 2, padded_size(n)), precision)
+    for first in range(0, len(images), block):
+        encode_block(images, first, bounds, seed, not reset, index, sizes, limits, spikes)
+        for c in range(len(constants)):
+            for b in range(min(block, len(images) - first)):
+                if reset:
+                    f[c], t_pre[c], small[c] = 0.0, 0.0, 0.0
+                own = (weights[c], f[c], t_pre[c], small[c])
+                pixels, train = index[b, : sizes[b]], spikes[b]
+                _show(
+                    constants[c],
+                    own,
+                    pixels,
+                    train,
+                    labels[first + b],
+                    learn,
+                    counts[c, first + b],
+                    counters[c],
+                    scratch,
+                )
+
+
+@njit(cache=True, fastmath=FAST)
+def _show(p, own, pixels, train, label, learn, counts, counters, scratch):
+    """Show one sample: copy its pixels' part of the state into `scratch`, step, copy back."""
+    weights, f, t_pre, small = own
+    n_out, size = len(weights), len(pixels)
+    scratch[:, size : padded_size(size)] = 0.0
+    gather(f, pixels, scratch[n_out])
+    gather(t_pre, pixels, scratch[n_out + 1])
+    for k in range(n_out):
+        gather(weights[k], pixels, scratch[k])
+    _steps(p, scratch, padded_size(size), small, train, label, learn, counts, counters)
+    scatter(scratch[n_out], pixels, f)
+    scatter(scratch[n_out + 1], pixels, t_pre)
+    for k in range(n_out if learn else 0):
+        scatter(scratch[k], pixels, weights[k])
+
+
+@njit(cache=True, fastmath=FAST)
+def _steps(p, scratch, size, small, train, label, learn, counts, counters):
+    """All steps of a sample on the compact state `scratch`; see `plastic_kernel.step_plastic`."""
+    factors = np.zeros((3, len(counts)), scratch.dtype)
+    for t in range(len(train)):
+        step_plastic(p, scratch, size, train[t], train[max(t - 1, 0)], small, label, learn, factors, counts, counters)
+    if learn:
+        change_all(p, scratch, size, train[len(train) - 1], factors)

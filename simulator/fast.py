@@ -78,7 +78,7 @@ def run_fast(nets: list[StreamNet], samples: Images, learn: bool, precision: str
         weights, *others = _plastic_state(nets, dtype)
         state = (np.ascontiguousarray(weights.transpose(0, 2, 1)), *others, *_hidden_state(nets, dtype))
         hidden = np.concatenate([_hidden_constants(net, dtype) for net in nets])
-        masks = np.stack([mushroom_kernel.pack_masks(net.elements["kc"].synapses[0].mask) for net in nets])
+        masks = np.stack([_packed(net.elements["kc"].synapses[0]) for net in nets])
         fan_out = np.stack([net.elements["kc"].synapses[0].fan_out for net in nets])
         tables = (hidden, records, masks, fan_out)
         mushroom_kernel.run_mushroom_body(*tables, *shown, *options, state, counts, counters, BLOCK)
@@ -94,6 +94,13 @@ def _shape(net: StreamNet) -> dict:
         sources = [source for source in net.sources[name] if source != "m"]
         described[name] = (tuple(type(synapse) for synapse in element.synapses), tuple(sources))
     return described
+
+
+def _packed(synapse: Sparse) -> np.ndarray:
+    """Return the synapse's connections as bits, which are made once."""
+    if not hasattr(synapse, "packed"):
+        synapse.packed = mushroom_kernel.pack_masks(synapse.mask)
+    return synapse.packed
 
 
 def _rule(net: StreamNet) -> int:

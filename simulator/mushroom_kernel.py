@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from simulator.plastic_kernel import FAST, change_all, step_plastic
+from simulator.plastic_kernel import FAST, change_all, scatter, step_plastic
 from simulator.poisson_kernel import encode_block, padded_size
 
 SEGMENT = 128  # words whose counts are collected at a time: 8,192 cells
@@ -91,9 +91,10 @@ def _show(h, p, own, given, learn, reset, total, drive, lists, buffers):
         size = padded_size(n_cells)
         now, before = arrivals[t % 2], arrivals[(t + 1) % 2]
         _arrive(spiked, cells, n_cells, now, before, t == 0)
-        step_plastic(p, scratch, size, now, before, small, label, learn, factors, counts, counters)
+        arrived = step_plastic(p, scratch, size, now, before, small, label, learn, factors, counts, counters)
         _drive(masks, active, n_active, planes, unpacked)
-        counters[0] += _step_kenyon(h, unpacked, inhibited, kenyon, spiked)
+        counters[0] += arrived if t > 0 else 0  # what the Kenyon cells put out in the step before
+        _step_kenyon(h, unpacked, inhibited, kenyon, spiked)
         _step_single(h.inh_decay, h.inh_gain, h.inh_threshold, h.w_glom_inh * n_active, single[2:4])
         for i in range(n_active):
             counters[1] += fan_out[active[i]]
@@ -104,9 +105,12 @@ def _show(h, p, own, given, learn, reset, total, drive, lists, buffers):
         n_active = _list_bright(glom[1], pixels, active)
         counters[0] += n_active + int(single[1]) + int(single[3])
         counters[1] += int(bright) * h.ops_input
+    counters[0] += _count(spiked)
     if learn:
         change_all(p, scratch, padded_size(n_cells), arrivals[(len(train) - 1) % 2], factors)
-    _copy_back(cells, n_cells, scratch, weights, f, t_pre)
+        _copy_weights(cells, n_cells, scratch, weights)
+    scatter(scratch, len(counts), cells[:n_cells], f)
+    scatter(scratch, len(counts) + 1, cells[:n_cells], t_pre)
 
 
 @njit(cache=True)
@@ -174,17 +178,16 @@ def _arrive(spiked, cells, count, now, before, first):
         now[i] = spiked[cells[i]]
     now[count : padded_size(count)] = 0
     if first:
-        before[:] = 0
+        now[count:], before[:] = 0, 0
 
 
 @njit(cache=True)
-def _copy_back(cells, count, scratch, weights, f, t_pre):
+def _copy_weights(cells, count, scratch, weights):
     n_out = weights.shape[1]
     for i in range(count):
         row = weights[cells[i]]
         for k in range(n_out):
             row[k] = scratch[k, i]
-        f[cells[i]], t_pre[cells[i]] = scratch[n_out, i], scratch[n_out + 1, i]
 
 
 @njit(cache=True)
@@ -272,7 +275,6 @@ def _unpack(planes, bit, counts):
 
 @njit(cache=True, fastmath=FAST)
 def _step_kenyon(h, unpacked, inhibited, v, s):
-    """Advance the Kenyon cells; return the number of spikes."""
     counts = unpacked.reshape(-1).view(np.uint8)
     decay, threshold, zero, one = h.kc_decay, h.kc_threshold, h.zero, h.one
     weight, damping = h.kc_gain * h.w_glom_kenyon, h.kc_gain * h.w_inh_kenyon if inhibited else zero
@@ -281,21 +283,14 @@ def _step_kenyon(h, unpacked, inhibited, v, s):
         new = awake * v[c] + (weight * (one * counts[c]) - damping)
         v[c] = new
         s[c] = new >= threshold
-    return _count(s)
 
 
 @njit(cache=True)
 def _count(s):
-    """Return the sum of bytes that are 0 or 1: eight at a time, at most 255 of them before their sums are added."""
-    words = s.view(np.uint64)
     total = 0
-    for first in range(0, len(words), 255):
-        partial = np.uint64(0)
-        for w in range(first, min(first + 255, len(words))):
-            partial += words[w]
-        for byte in range(8):
-            total += (partial >> np.uint64(8 * byte)) & np.uint64(255)
-    return np.int64(total)
+    for c in range(len(s)):
+        total += s[c]
+    return total
 
 
 @njit(cache=True, fastmath=FAST)

@@ -2,7 +2,8 @@
 
 `scratch` (K + 2, inputs) holds the weights, then the filtered inputs and the presynaptic traces, of those inputs only
 that have been active; its first `size` columns count, a multiple of 32 (poisson_kernel.padded_size), filled with zeros.
-Constants are copied into local variables before loops: the compiler cannot know that an array does not overlap them.
+Two habits make the loops fast: constants are copied into local variables, for the compiler cannot know that no array
+overlaps them, and rows are indexed, not sliced, for a slice is counted as a reference.
 """
 
 from __future__ import annotations
@@ -46,149 +47,145 @@ def constants(layer, rule_code: int, precision) -> np.ndarray:
     return table
 
 
-@njit(cache=True, fastmath=FAST)
-def step_neurons(p, current, small, label, rows, others):
-    """Advance the output neurons (K,) by one step with `current`; fill the factors (rows, others) of the next dW.
-
-    small (5, K) are v, s, t_post, m, t_mod. `label` is the class whose modulatory channel spikes, -1 for none. Returns
-    the number of spikes.
-    """
-    flush, zero = p.flush, p.zero
-    spikes = _integrate(p, current, small[0], small[1])
-    _follow(small[2], small[1], p.post_gain, p.post_keep, p.post_limit, flush, zero)
-    keep, m = p.mod_keep, small[3]
-    for k in range(len(m)):
-        m[k] = flushed(keep * m[k], flush, zero)
-    if label >= 0:
-        m[label] += p.mod_pass
-    _follow(small[4], m, p.mod_gain, p.mod_trace_keep, p.mod_limit, flush, zero)
-    _set_factors(p, small, rows, others)
-    return spikes
-
-
-@njit(cache=True, fastmath=FAST)
-def _integrate(p, current, v, s):
-    decay, gain, threshold, zero, one = p.decay, p.gain, p.threshold, p.zero, p.one
-    ignoring = one if p.refractory > zero else zero
-    total = zero
-    for k in range(len(v)):
-        awake, driven = one - s[k], gain * current[k]
-        v[k] = awake * decay * v[k] + (one - ignoring * s[k]) * driven
-        s[k] = one if v[k] >= threshold else zero
-        total += s[k]
-    return int(total)
-
-
-@njit(cache=True, fastmath=FAST)
-def _follow(trace, x, gain, keep, limit, flush, zero):
-    for k in range(len(trace)):
-        trace[k] = flushed(min(gain * x[k] + keep * trace[k], limit), flush, zero)
-
-
-@njit(cache=True, inline="always")
+@njit(cache=True)
 def flushed(value, flush, zero):
     """Return `value`, or 0 where it is nearer to 0 than the smallest normal numbers."""
     return zero if abs(value) < flush else value
 
 
 @njit(cache=True, fastmath=FAST)
-def _set_factors(p, small, rows, others):
-    s, t_post, m, t_mod = small[1], small[2], small[3], small[4]
-    a, b, one = p.rule_a, p.rule_b, p.one
-    if p.rule == MSE or p.rule == RELEASED_MSE:
-        for k in range(len(s)):
-            rows[k] = a * ((b * t_mod[k] if p.rule == MSE else m[k]) - t_post[k])
-    else:
-        for k in range(len(s)):
-            factor = one if p.rule == STDP else t_mod[k]
-            rows[k], others[k] = a * factor * s[k], -b * factor * t_post[k]
-
-
-@njit(cache=True, fastmath=FAST)
 def step_plastic(p, scratch, size, x, before, small, label, learn, factors, counts, counters):
     """One step with the inputs x (size,), after inputs `before`. First the last step's dW, then currents and neurons.
 
-    factors (3, K) carries rows and others of the next dW from step to step; counts (K,) and counters are added to.
+    small (5, K) are v, s, t_post, m, t_mod of the neurons; `label` is the class whose modulatory channel spikes, -1 for
+    none; factors (3, K) carries rows and others of the next dW from step to step. counts (K,) and counters are added
+    to. Returns how many inputs spiked.
     """
     n_out = len(counts)
-    current, filtered, trace = factors[2], scratch[n_out], scratch[n_out + 1]
     timed = p.rule == STDP or p.rule == MODULATED_STDP
-    counters[1] += n_out * _low_pass(p, x, filtered, size)
+    arrived = _low_pass(p, x, scratch, size)
     if learn and timed:
         change_all(p, scratch, size, before, factors)
+    if learn and not timed:
+        _change_and_sum(p, scratch, size, factors)
+    else:
+        _sum(p, scratch, size, factors)
+    _integrate(p, small, factors)
+    _move_output_traces(p, small, label)
+    _set_factors(p, small, factors)
+    _move_traces(p, x, scratch, size)
+    counters[1] += n_out * arrived
     for k in range(n_out):
-        if learn and not timed:
-            current[k] = _change_and_dot(p, scratch[k], factors[0, k], trace, filtered, size)
-        else:
-            current[k] = _dot(p, scratch[k], filtered, size)
-    counters[0] += step_neurons(p, current, small, label, factors[0], factors[1])
-    _move_traces(p, x, trace, size)
-    for k in range(n_out):
-        counts[k] += small[1, k] > p.zero
+        spiked = small[1, k] > p.zero
+        counts[k] += spiked
+        counters[0] += spiked
+    return arrived
 
 
 @njit(cache=True, fastmath=FAST)
 def change_all(p, scratch, size, x, factors):
     """Apply dW = rows * trace + others * x to all weights."""
-    n_out = scratch.shape[0] - 2
+    low, high, n_out = p.low, p.high, factors.shape[1]
     for k in range(n_out):
-        _change(p, scratch[k], factors[0, k], scratch[n_out + 1], factors[1, k], x, size)
-
-
-@njit(cache=True)
-def gather(values, channels, compact):
-    """compact[j] = values[channels[j]]"""
-    for j in range(len(channels)):
-        compact[j] = values[channels[j]]
-
-
-@njit(cache=True)
-def scatter(compact, channels, values):
-    """values[channels[j]] = compact[j]"""
-    for j in range(len(channels)):
-        values[channels[j]] = compact[j]
+        row, other = factors[0, k], factors[1, k]
+        for j in range(size):
+            w = scratch[k, j] + row * scratch[n_out + 1, j] + other * x[j]
+            scratch[k, j] = min(max(w, low), high)
 
 
 @njit(cache=True, fastmath=FAST)
-def _low_pass(p, x, filtered, size):
-    """Advance the filtered spikes; return how many spikes arrived."""
-    passed, keep, flush, zero = p.pass_, p.keep, p.flush, p.zero
+def _change_and_sum(p, scratch, size, factors):
+    """Apply dW = rows * trace to all weights and sum the currents, in one pass."""
+    low, high, n_out = p.low, p.high, factors.shape[1]
+    for k in range(n_out):
+        total, row = p.zero, factors[0, k]
+        for j in range(size):
+            w = min(max(scratch[k, j] + row * scratch[n_out + 1, j], low), high)
+            scratch[k, j] = w
+            total += w * scratch[n_out, j]
+        factors[2, k] = total
+
+
+@njit(cache=True, fastmath=FAST)
+def _sum(p, scratch, size, factors):
+    """Sum the currents."""
+    n_out = factors.shape[1]
+    for k in range(n_out):
+        total = p.zero
+        for j in range(size):
+            total += scratch[k, j] * scratch[n_out, j]
+        factors[2, k] = total
+
+
+@njit(cache=True, fastmath=FAST)
+def _low_pass(p, x, scratch, size):
+    """Advance the filtered inputs; return how many spikes arrived."""
+    passed, keep, flush, zero, at = p.pass_, p.keep, p.flush, p.zero, scratch.shape[0] - 2
     arrived = zero
     for j in range(size):
-        filtered[j] = flushed(passed * x[j] + keep * filtered[j], flush, zero)
+        scratch[at, j] = flushed(passed * x[j] + keep * scratch[at, j], flush, zero)
         arrived += x[j]
     return int(arrived)
 
 
 @njit(cache=True, fastmath=FAST)
-def _move_traces(p, x, trace, size):
+def _move_traces(p, x, scratch, size):
     gain, keep, limit, flush, zero = p.pre_gain, p.pre_keep, p.pre_limit, p.flush, p.zero
+    at = scratch.shape[0] - 1
     for j in range(size):
-        trace[j] = flushed(min(gain * x[j] + keep * trace[j], limit), flush, zero)
+        scratch[at, j] = flushed(min(gain * x[j] + keep * scratch[at, j], limit), flush, zero)
 
 
 @njit(cache=True, fastmath=FAST)
-def _dot(p, w, filtered, size):
-    total = p.zero
-    for j in range(size):
-        total += w[j] * filtered[j]
-    return total
+def _integrate(p, small, factors):
+    """Advance potentials and spikes with the currents in factors[2]."""
+    decay, gain, threshold, zero, one = p.decay, p.gain, p.threshold, p.zero, p.one
+    ignoring = one if p.refractory > zero else zero
+    for k in range(small.shape[1]):
+        spiked = small[1, k]
+        v = (one - spiked) * decay * small[0, k] + (one - ignoring * spiked) * (gain * factors[2, k])
+        small[0, k], small[1, k] = v, one if v >= threshold else zero
 
 
 @njit(cache=True, fastmath=FAST)
-def _change_and_dot(p, w, row, trace, filtered, size):
-    """Apply dW = row * trace to one neuron's weights and return its current."""
-    total, low, high = p.zero, p.low, p.high
-    for j in range(size):
-        changed = min(max(w[j] + row * trace[j], low), high)
-        w[j] = changed
-        total += changed * filtered[j]
-    return total
+def _move_output_traces(p, small, label):
+    """Advance the postsynaptic trace, the low-passed modulatory input and its trace."""
+    flush, zero, m_keep = p.flush, p.zero, p.mod_keep
+    gain, keep, limit = p.post_gain, p.post_keep, p.post_limit
+    for k in range(small.shape[1]):
+        small[2, k] = flushed(min(gain * small[1, k] + keep * small[2, k], limit), flush, zero)
+        small[3, k] = flushed(m_keep * small[3, k], flush, zero)
+    if label >= 0:
+        small[3, label] += p.mod_pass
+    gain, keep, limit = p.mod_gain, p.mod_trace_keep, p.mod_limit
+    for k in range(small.shape[1]):
+        small[4, k] = flushed(min(gain * small[3, k] + keep * small[4, k], limit), flush, zero)
 
 
 @njit(cache=True, fastmath=FAST)
-def _change(p, w, row, trace, other, x, size):
-    """Apply dW = row * trace + other * x to one neuron's weights."""
-    low, high = p.low, p.high
-    for j in range(size):
-        w[j] = min(max(w[j] + row * trace[j] + other * x[j], low), high)
+def _set_factors(p, small, factors):
+    """Fill the factors of the next dW; see `plasticity.py`."""
+    a, b, one, rule = p.rule_a, p.rule_b, p.one, p.rule
+    for k in range(small.shape[1]):
+        s, t_post, m, t_mod = small[1, k], small[2, k], small[3, k], small[4, k]
+        if rule == MSE:
+            factors[0, k] = a * (b * t_mod - t_post)
+        elif rule == RELEASED_MSE:
+            factors[0, k] = a * (m - t_post)
+        else:
+            factor = one if rule == STDP else t_mod
+            factors[0, k], factors[1, k] = a * factor * s, -b * factor * t_post
+
+
+@njit(cache=True)
+def gather(values, channels, compact, row):
+    """compact[row, j] = values[channels[j]]"""
+    for j in range(len(channels)):
+        compact[row, j] = values[channels[j]]
+
+
+@njit(cache=True)
+def scatter(compact, row, channels, values):
+    """values[channels[j]] = compact[row, j]"""
+    for j in range(len(channels)):
+        values[channels[j]] = compact[row, j]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from simulator.plastic_kernel import FAST, change_all, gather, scatter, step_plastic
+from simulator.plastic_kernel import change_all, gather, scatter, step_plastic
 from simulator.poisson_kernel import encode_block, padded_size
 
 
@@ -25,6 +25,7 @@ def run_shallow(constants, images, labels, bounds, seed, steps, learn, reset, st
     n, precision = images.shape[1], weights.dtype
     index, sizes = np.zeros((block, n), np.uint32), np.zeros(block, np.int64)
     spikes, limits = np.zeros((block, steps, padded_size(n)), precision), np.zeros(n, np.uint32)
+    factors = np.zeros((3, weights.shape[1]), precision)
     scratch = np.zeros((weights.shape[1] + 2, padded_size(n)), precision)
     for first in range(0, len(images), block):
         encode_block(images, first, bounds, seed, not reset, index, sizes, limits, spikes)
@@ -33,42 +34,27 @@ def run_shallow(constants, images, labels, bounds, seed, steps, learn, reset, st
                 if reset:
                     f[c], t_pre[c], small[c] = 0.0, 0.0, 0.0
                 own = (weights[c], f[c], t_pre[c], small[c])
-                pixels, train = index[b, : sizes[b]], spikes[b]
-                _show(
-                    constants[c],
-                    own,
-                    pixels,
-                    train,
-                    labels[first + b],
-                    learn,
-                    counts[c, first + b],
-                    counters[c],
-                    scratch,
-                )
+                pixels, label, total = index[b, : sizes[b]], labels[first + b], counts[c, first + b]
+                _show(constants[c], own, pixels, spikes[b], label, learn, total, counters[c], scratch, factors)
 
 
-@njit(cache=True, fastmath=FAST)
-def _show(p, own, pixels, train, label, learn, counts, counters, scratch):
+@njit(cache=True)
+def _show(p, own, pixels, train, label, learn, counts, counters, scratch, factors):
     """Show one sample: copy its pixels' part of the state into `scratch`, step, copy back."""
     weights, f, t_pre, small = own
-    n_out, size = len(weights), len(pixels)
-    scratch[:, size : padded_size(size)] = 0.0
-    gather(f, pixels, scratch[n_out])
-    gather(t_pre, pixels, scratch[n_out + 1])
+    n_out, size = len(weights), padded_size(len(pixels))
+    scratch[:, len(pixels) : size] = 0.0
+    gather(f, pixels, scratch, n_out)
+    gather(t_pre, pixels, scratch, n_out + 1)
     for k in range(n_out):
-        gather(weights[k], pixels, scratch[k])
-    _steps(p, scratch, padded_size(size), small, train, label, learn, counts, counters)
-    scatter(scratch[n_out], pixels, f)
-    scatter(scratch[n_out + 1], pixels, t_pre)
-    for k in range(n_out if learn else 0):
-        scatter(scratch[k], pixels, weights[k])
-
-
-@njit(cache=True, fastmath=FAST)
-def _steps(p, scratch, size, small, train, label, learn, counts, counters):
-    """All steps of a sample on the compact state `scratch`; see `plastic_kernel.step_plastic`."""
-    factors = np.zeros((3, len(counts)), scratch.dtype)
+        gather(weights[k], pixels, scratch, k)
+    factors[:] = 0.0
     for t in range(len(train)):
-        step_plastic(p, scratch, size, train[t], train[max(t - 1, 0)], small, label, learn, factors, counts, counters)
+        before = train[max(t - 1, 0)]
+        step_plastic(p, scratch, size, train[t], before, small, label, learn, factors, counts, counters)
     if learn:
         change_all(p, scratch, size, train[len(train) - 1], factors)
+        for k in range(n_out):
+            scatter(scratch, k, pixels, weights[k])
+    scatter(scratch, n_out, pixels, f)
+    scatter(scratch, n_out + 1, pixels, t_pre)

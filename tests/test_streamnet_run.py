@@ -1,0 +1,215 @@
+"""run(): compiled kernels give what step() gives, on random graphs and on the two networks; which path ran is said."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from simulator.encoders import Periodic, Poisson
+from simulator.networks import build
+from simulator.neurons import LIF, Layer
+from simulator.params import StreamnetParams
+from simulator.plasticity import MSE, STDP, Decay, ModulatedSTDP, ReleasedMSE
+from simulator.run import Images, Trains, run, run_batch
+from simulator.streamnet import Function, StreamNet
+from simulator.synapses import OneToOne, Plastic, Sparse, Static
+
+RULES = (STDP(0.05, 0.03), ModulatedSTDP(0.05, 0.03), MSE(0.03, 1.7), ReleasedMSE(0.03))
+
+
+def random_synapse(rng, n_pre, n_post):
+    """Any kind of synapse, filtered or not; returns it and whether it takes a modulatory input."""
+    sign = str(rng.choice(["hybrid", "excitatory", "inhibitory"], p=[0.4, 0.5, 0.1]))
+    options = {"sign": sign, "tau": float(rng.choice([0.0, 0.8, 2.5])), "delay": int(rng.integers(3))}
+    low = -0.3 if sign == "hybrid" else 0.0
+    kind = rng.integers(4 if n_pre == n_post else 3)
+    if kind == 3:
+        return OneToOne(rng.uniform(low, 1.5, n_pre), **options), False
+    if kind == 2:
+        return Sparse(n_pre, n_post, 0.4, rng.uniform(0, 0.8), int(rng.integers(99)), **options), False
+    weights = rng.uniform(low, 0.9, (n_post, n_pre))
+    if kind == 1:
+        return Static(weights, **options), False
+    rule = RULES[rng.integers(len(RULES))]
+    traces = [Decay(rng.uniform(0.1, 1), rng.uniform(0.1, 1)) for _ in range(3)]
+    bounds = (low * 1.5, 0.9)
+    return Plastic(weights, rule, *traces, bounds, tau_mod=float(rng.choice([0.0, 1.5])), **options), rule.modulated
+
+
+def random_graph(seed, nest=True):
+    """Two to five layers with up to three synapses each, loops included, beside generators and maybe a nested net."""
+    rng = np.random.default_rng(seed)
+    net = StreamNet({"x": 5, "m": 3})
+    sizes = {"x": 5, "m": 3, "noise": 4, "clock": 3}
+    net.add("noise", Poisson(4, rates=rng.random(4), seed=seed))
+    net.add("clock", Periodic(3, rates=rng.random(3)))
+    net.add("double", Function(lambda x: 2 * x, (5,), (5,)), "x")
+    names = [f"layer{i}" for i in range(rng.integers(2, 6))]
+    sizes |= {"double": 5} | {name: int(rng.integers(1, 7)) for name in names}
+    if nest:
+        inner = random_graph(seed + 1000, nest=False)
+        net.add("inner", inner, "x", "m")
+        sizes["inner"] = inner.output_sizes[0]
+    wiring = []
+    for name in names:
+        synapses, sources = [], []
+        for _ in range(rng.integers(1, 4)):
+            source = str(rng.choice(list(sizes)))
+            synapse, modulated = random_synapse(rng, sizes[source], sizes[name])
+            synapses.append(synapse)
+            sources.append(source)
+            if modulated:
+                sources.append(str(rng.choice([other for other in sizes if sizes[other] == sizes[name]])))
+        neuron = LIF(sizes[name], rng.uniform(1, 5), rng.uniform(0.05, 0.3), bool(rng.integers(2)))
+        net.add(name, Layer(neuron, synapses))
+        wiring.append((name, sources))
+    for name, sources in wiring:
+        for port, source in enumerate(sources):
+            net.connect(source, name, port)
+    for name in names:
+        net.expose(name)
+    return net
+
+
+def trains(seed, samples=6, steps=9):
+    rng = np.random.default_rng(seed)
+    return tuple((rng.random((samples, steps, size)) < 0.4).astype(float) for size in (5, 3))
+
+
+def assert_equal_states(net, other):
+    mine, theirs = net.state(), other.state()
+    assert mine.keys() == theirs.keys()
+    for name in mine:
+        if name.endswith(("spikes", "counters", "/t")):
+            np.testing.assert_array_equal(mine[name], theirs[name], err_msg=name)
+        else:
+            np.testing.assert_allclose(mine[name], theirs[name], rtol=0, atol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_compiled_graph_equals_step(seed):
+    stepped, compiled = random_graph(seed), random_graph(seed)
+    for part, (reset, learn) in enumerate([(True, True), (False, True), (True, False)]):
+        samples = Trains(trains(seed + part), reset)
+        expected = run(stepped, samples, learn, backend="step")
+        record = run(compiled, samples, learn)
+        assert (expected.backend, record.backend) == ("step", "graph")
+        for mine, theirs in zip(record.outputs, expected.outputs, strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+        assert (record.spikes, record.operations) == (expected.spikes, expected.operations)
+        assert_equal_states(compiled, stepped)
+        np.testing.assert_array_equal(np.concatenate(compiled.outputs), np.concatenate(stepped.outputs))
+
+
+def test_random_graphs_are_alive():
+    spikes = [run(random_graph(seed), Trains(trains(seed))).spikes for seed in range(24)]
+    assert sum(total > 20 for total in spikes) > 18
+
+
+SMALL = StreamnetParams(
+    kenyon_cells=613, probability=0.1, w_input_glom=5.0, w_glom_kenyon=0.5, w_glom_inh=0.03, w_limit=1.5, lr=0.02,
+    init=1.0, tau_out=1.5, a_plus=0.01, a_minus=0.01, keep_pre=0.7, steps=6,
+)  # fmt: skip
+
+
+def pictures(samples=40, pixels=70, seed=0):
+    rng = np.random.default_rng(seed)
+    images = np.where(rng.random((samples, pixels)) < 0.3, rng.integers(0, 256, (samples, pixels)), 0).astype(np.uint8)
+    return images, rng.integers(0, 3, samples)
+
+
+@pytest.mark.parametrize("rule", ["mse", "mse_released", "modulated_stdp"])
+@pytest.mark.parametrize("reset", [True, False])
+@pytest.mark.parametrize("network", ["shallow", "mushroom_body"])
+def test_fast_networks_equal_step(network, reset, rule):
+    params = replace(SMALL, network=network, rule=rule, refractory=rule == "mse_released")
+    stepped, fast = build(params, 70, 3, seed=1), build(params, 70, 3, seed=1)
+    images, labels = pictures()
+    for part, learn in enumerate([True, False, True]):
+        samples = Images(images, labels if learn else None, 6, seed=part, scale=0.9, reset=reset)
+        expected, record = run(stepped, samples, learn, backend="step"), run(fast, samples, learn)
+        assert record.backend == network
+        np.testing.assert_array_equal(record.counts, expected.counts)
+        assert (record.spikes, record.operations) == (expected.spikes, expected.operations)
+        merge_counters(stepped)
+        assert_equal_states(fast, stepped)
+    assert record.counts.sum() > 60
+
+
+def merge_counters(net):
+    """The fast kernels count for the whole net, in the output layer."""
+    layers = list(net.elements.values())
+    for layer in layers[:-1]:
+        layers[-1].counters += layer.counters
+        layer.counters[:] = 0
+
+
+@pytest.mark.parametrize("network", ["shallow", "mushroom_body"])
+def test_single_precision_and_batches(network):
+    images, labels = pictures(60)
+    samples = Images(images, labels, 6, seed=3)
+    variants = [replace(SMALL, network=network, lr=lr) for lr in (0.005, 0.01, 0.02)]
+    single = [build(params, 70, 3) for params in variants]
+    batch = [build(params, 70, 3) for params in variants]
+    exact = [run(build(params, 70, 3), samples) for params in variants]
+    records = run_batch(batch, samples)
+    for net, record, mine, double in zip(single, records, batch, exact, strict=True):
+        alone = run(net, samples, precision="float32")
+        np.testing.assert_array_equal(alone.counts, record.counts)
+        np.testing.assert_array_equal(net.elements["o"].synapses[0].weights, mine.elements["o"].synapses[0].weights)
+        assert np.abs(record.counts - double.counts).sum() <= 0.01 * double.counts.sum()
+
+
+def test_mushroom_body_counts_more_than_a_byte_of_glomeruli():
+    # 300 glomeruli that all reach all cells: 200 are counted in a byte, 300 are refused with the reason.
+    images = np.full((2, 300), 255, np.uint8)
+    images[1, 200:] = 0
+    params = replace(SMALL, network="mushroom_body", kenyon_cells=20, probability=1.0, w_glom_kenyon=0.01)
+    with pytest.raises(ValueError, match="a Kenyon cell has 300 inputs, more than 255"):
+        run(build(params, 300, 3), Images(images, None), backend="fast")
+    assert run(build(params, 300, 3), Images(images, None)).backend == "graph"
+    few = Images(images[1:, :200], None, 4)
+    exact = run(build(params, 200, 3), few, backend="step")
+    np.testing.assert_array_equal(run(build(params, 200, 3), few, backend="fast").spikes, exact.spikes)
+
+
+def test_wide_kenyon_layer_is_counted_in_segments():
+    params = replace(SMALL, network="mushroom_body", kenyon_cells=8192 + 700)
+    samples = Images(*pictures(4), 4)
+    exact, fast = run(build(params, 70, 3), samples, backend="step"), run(build(params, 70, 3), samples)
+    assert (fast.backend, fast.spikes, fast.operations) == ("mushroom_body", exact.spikes, exact.operations)
+
+
+def test_which_path_ran_and_why():
+    images, labels = pictures(3)
+    net = build(SMALL, 70, 3)
+    assert run(net, Images(images, labels)).backend == "shallow"
+    assert run(net, Images(images, labels), backend="graph").backend == "graph"
+    net.monitor("o/v")
+    record = run(net, Images(images, labels))
+    assert (record.backend, record.reason) == ("step", "its monitors record every step")
+    net = build(SMALL, 70, 3)
+    net.add("f", Function(lambda s: s, (3,), (3,)), "o")
+    record = run(net, Images(images, labels))
+    assert record.backend == "step" and "'f' (Function) depends on a layer" in record.reason
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        (lambda net, x, y: run(net, Images(x[:, :9], y)), r"images must be uint8 \(B, 70\), not uint8 \(3, 9\)"),
+        (lambda net, x, y: run(net, Images(x, y + 3)), "labels must be 3 numbers from 0 to 2"),
+        (lambda net, x, y: run(net, Images(x, y, steps=0)), "steps must be at least 1"),
+        (lambda net, x, y: run(net, Images(x, y), precision="half"), "precision must be float32 or float64"),
+        (lambda net, x, y: run(net, Images(x, y), backend="gpu"), "backend must be one of auto, step, graph, fast"),
+        (lambda net, x, y: run(net, Trains((np.zeros((2, 3, 70)),))), r"sizes \(70, 3\); the trains have shapes"),
+        (lambda net, x, y: run(random_graph(0), Trains(trains(0)), precision="float32"), "no float32 kernel"),
+        (
+            lambda net, x, y: run_batch([net, build(replace(SMALL, network="mushroom_body"), 70, 3)], Images(x, y)),
+            "net 1 cannot run in this batch: it is mushroom_body, the first is shallow",
+        ),
+    ],
+)
+def test_samples_that_do_not_fit_are_named(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        wrong(build(SMALL, 70, 3), *pictures(3))

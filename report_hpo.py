@@ -40,7 +40,7 @@ def scored_trials(folder: Path) -> list[dict]:
     entries = [entry for entry in read_journal(folder / "journal.jsonl") if "default" in entry["result"]]
     if not entries:
         raise UserMistake(f"{folder}: no trial has a result yet")
-    return sorted(entries, key=lambda entry: entry["parameter_id"])
+    return sorted(entries, key=lambda entry: entry["sequence"])
 
 
 def draw_trials(entries: list[dict]):

@@ -94,8 +94,8 @@ def parameters_of(text: str) -> dict:
 def database_parameters(folder: Path) -> dict[str, dict]:
     """Return what NNI's sqlite database says that each trial ran with."""
     with contextlib.closing(sqlite3.connect(folder / "db" / "nni.sqlite")) as database:
-        rows = database.execute("SELECT trialJobId, data FROM TrialJobEvent WHERE event = 'WAITING'").fetchall()
-    return {trial: parameters_of(data) for trial, data in rows if data}
+        rows = database.execute("SELECT trialJobId, data FROM TrialJobEvent WHERE data IS NOT NULL").fetchall()
+    return {trial: parameters_of(data) for trial, data in rows}
 
 
 def read_table(folder: Path) -> list[dict]:

@@ -28,7 +28,6 @@ PRELOAD = Path(__file__).with_name("preload.js")
 NNI_VERSION = "3.0"
 MARK = "HPO_MANAGED_BY"  # environment variable of manager, tuner and trials: "<our pid> <our start> <experiment id>"
 STOP_SECONDS = 20.0  # NNI's manager itself needs about 2 to 6 s, 5 of them where a trial ignores SIGINT
-CHECK_SECONDS = 10.0  # for the manager to confirm its repairs
 PATCHED = {  # what the preload builds on
     "training_service/v3/compat.js": ("class V3asV1", "submitTrialJob(", "cancelTrialJob(", "allocatedParameters"),
     "core/nnimanager.js": ("class NNIManager", "onTrialJobMetrics(", "stopTrialIfOverMaxDurationLimit("),
@@ -84,8 +83,9 @@ def leftover_managers(experiments: Path) -> list[tuple[int, str, int]]:
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError, ValueError):
             flags = _manager_flags(process.cmdline())
-            mark = process.environ().get(MARK, "") if flags else ""
-            if mark and Path(flags["--experiments-directory"]) == experiments.resolve() and not _is_alive(mark):
+            ours = flags and Path(flags["--experiments-directory"]).resolve() == experiments.resolve()
+            mark = process.environ().get(MARK) if ours else None
+            if mark and not _is_alive(mark):
                 leftovers.append((process.pid, flags["--experiment-id"], int(flags["--port"])))
     return leftovers
 
@@ -118,10 +118,12 @@ def start_manager(experiment, port: int, events: Path, environ: dict[str, str]) 
     messages go to the experiment's log folder. Raises RuntimeError with the reason where the manager does not come up
     or is not repaired; then, and on Ctrl-C, nothing is left running.
     """
-    from nni.experiment import RunMode
-
     check_nni()
-    _silence_nni()
+    from nni.experiment import RunMode
+    from nni.runtime.log import silence_stdout
+
+    silence_stdout()  # NNI's lines name URLs on which nothing listens; its log file keeps them
+    logging.getLogger("nni").addHandler(logging.NullHandler())
     events = Path(events).resolve()
     events.parent.mkdir(parents=True, exist_ok=True)
     offset = events.stat().st_size if events.exists() else 0
@@ -139,14 +141,6 @@ def start_manager(experiment, port: int, events: Path, environ: dict[str, str]) 
         raise
 
 
-def _silence_nni() -> None:
-    """Keep NNI's lines out of the terminal: its URLs name addresses on which nothing listens. Its log file stays."""
-    from nni.runtime.log import silence_stdout
-
-    silence_stdout()
-    logging.getLogger("nni").addHandler(logging.NullHandler())
-
-
 def _preload_environment(experiment, events: Path) -> dict[str, str]:
     users = os.environ.get("NODE_OPTIONS", "")
     path = str(PRELOAD).replace("\\", "\\\\").replace('"', '\\"')
@@ -157,26 +151,19 @@ def _preload_environment(experiment, events: Path) -> dict[str, str]:
 @contextlib.contextmanager
 def _environment(extra: dict[str, str]) -> Iterator[None]:
     """Set environment variables for the processes that are started inside."""
-    before = {name: os.environ.get(name) for name in extra}
+    before = dict(os.environ)
     os.environ.update(extra)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _check_repairs(events: Path, offset: int) -> None:
-    """Wait for the preload's word that all is repaired. Raises RuntimeError."""
-    deadline = time.monotonic() + CHECK_SECONDS
-    while time.monotonic() < deadline:
-        if any(event["event"] == "loaded" for event in read_events(events, offset)[0]):
-            return
-        time.sleep(0.1)
-    raise RuntimeError(f"it runs without the repairs of {PRELOAD.name}")
+    """Check for the preload's word, written before the manager listened, that all is repaired. Raises RuntimeError."""
+    if not any(event["event"] == "loaded" for event in read_events(events, offset)[0]):
+        raise RuntimeError(f"it runs without the repairs of {PRELOAD.name}")
 
 
 def _check_addresses(experiment) -> None:
@@ -188,18 +175,20 @@ def _check_addresses(experiment) -> None:
 
 
 def _reason(experiment, error: BaseException) -> str:
-    """Return why the manager did not come up: what it said last, else what NNI's Python side said."""
+    """Return why the manager did not come up: what it said last, unless `error` tells it."""
+    if isinstance(error, RuntimeError):
+        return str(error)
     logs = Path(experiment.config.canonical_copy().experiment_working_directory, experiment.id, "log")
-    with contextlib.suppress(OSError):
-        for line in (logs / "nnictl_stderr.log").read_text(errors="replace").splitlines():
-            if line.startswith("runner/preload.js:"):
-                return line
-    with contextlib.suppress(OSError):
-        lines = (logs / "nnimanager.log").read_text(errors="replace").splitlines()
-        faults = [line for line in lines if "] ERROR (" in line or "] CRITICAL (" in line]
-        if faults:
-            return f"{faults[-1]} (see {logs})"
-    return f"{error} (see {logs})"
+    said = _last_run(logs / "nnictl_stderr.log", " start: ") + _last_run(logs / "nnimanager.log", "Start NNI manager")
+    faults = [line for line in said if line.startswith("runner/preload.js: ")]
+    faults = faults or [line for line in said if "] ERROR (" in line or "] CRITICAL (" in line]
+    return f"{faults[-1] if faults else error} (see {logs})"
+
+
+def _last_run(log: Path, first_line: str) -> list[str]:
+    """Return the lines of a log since the last one that contains `first_line`."""
+    text = log.read_text(errors="replace") if log.exists() else ""
+    return text.rpartition(first_line)[2].splitlines()
 
 
 def read_events(path: Path, offset: int) -> tuple[list[dict], int]:

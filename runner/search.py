@@ -19,6 +19,7 @@ from runner.records import STATUSES, WITH_DEFAULT, Results
 
 POLL_SECONDS = 0.3
 UNANSWERED = 10  # requests in a row after which the manager counts as gone
+EXHAUSTED_SECONDS = 5.0  # without a trial after which a tuner that has no more counts as done; NNI polls each 0.5 s
 LAST_LINES = 6  # of a failed trial's error output
 
 
@@ -37,6 +38,7 @@ class Search:
     counts: Counter = field(default_factory=Counter)  # trials by status
     finished: bool = False  # all trials of the budget have ended
     _offset: int = 0
+    _idle_since: float = field(default_factory=time.monotonic)
 
     def follow(self, experiment) -> None:
         """Show and record the search until its last trial has ended. Raises RuntimeError where the manager fails."""
@@ -56,7 +58,13 @@ class Search:
                 self.poll()
                 if status == "ERROR":
                     raise RuntimeError(f"NNI's manager failed: {reason}; see {self.results.folder / 'log'}")
-                self.finished = status in ("DONE", "STOPPED")
+                self.finished = status in ("DONE", "STOPPED") or self._exhausted(status)
+
+    def _exhausted(self, status: str) -> bool:
+        """A space of which every point has been tried: NNI never calls that DONE."""
+        if status != "TUNER_NO_MORE_TRIAL" or self.running:
+            self._idle_since = time.monotonic()
+        return time.monotonic() - self._idle_since > EXHAUSTED_SECONDS
 
     def poll(self) -> None:
         """Take the events that have come since the last call."""
@@ -78,7 +86,7 @@ class Search:
         self.counts[entry["status"]] += 1
         if entry["status"] not in (*WITH_DEFAULT, "interrupted"):
             self._show_failure(entry)
-        elif not self.console.is_terminal:
+        if not self.console.is_terminal:
             self.console.print(self.line(), soft_wrap=True, highlight=False)
 
     def _show_failure(self, entry: dict) -> None:

@@ -123,9 +123,8 @@ def receive(args: argparse.Namespace, record: dict) -> tuple[dict, bool]:
 
 def prepare(args: argparse.Namespace, given: dict, complete: bool) -> Job:
     """Turn the command line into a Job. Raises UserMistake or MissingData."""
-    import train_hpo
-
     import setup_hpo
+    import train_hpo
 
     try:
         objective_name, dataset = split_task(args.task)

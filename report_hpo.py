@@ -1,6 +1,6 @@
 """After the search: a picture of its trials, as PNG and PDF, beside the tables that the search itself writes.
 
-    python report_hpo.py experiments/<id>
+python report_hpo.py experiments/<id>
 """
 
 from __future__ import annotations

@@ -51,8 +51,8 @@ def run_search(folder: Path, identifier: str, trials: int, seed: int) -> tuple[P
     process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     url, answers = None, {}
     for line in process.stdout:
-        if "http://127.0.0.1:" in line:
-            url = "http://127.0.0.1:" + line.split("http://127.0.0.1:")[1].split()[0].rstrip("/")
+        if line.startswith("web UI: "):
+            url = line.split()[-1]
         if line.startswith("finished"):
             answers = {name: ask(url, name) for name in ("trial-jobs", "export-data", "metric-data")}
             process.send_signal(signal.SIGINT)
@@ -68,7 +68,9 @@ def ask(url: str, name: str) -> list[dict]:
 
 def count_differences(folder: Path, answers: dict) -> dict[str, int]:
     """Compare every source with the trials' own records."""
-    records = {path.parent.name: read_record(path.parent) for path in folder.glob("environments/*/trials/*/record.json")}
+    records = {
+        path.parent.name: read_record(path.parent) for path in folder.glob("environments/*/trials/*/record.json")
+    }
     ran_with = {trial: record["parameters"] for trial, record in records.items()}
     ended_well = {trial for trial, record in records.items() if record["status"] in WITH_DEFAULT}
     sources = {

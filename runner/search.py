@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
-from runner.manager import read_events
 
+from runner.manager import read_events
 from runner.records import STATUSES, WITH_DEFAULT, Results
 
 POLL_SECONDS = 0.3
@@ -31,8 +31,8 @@ class Search:
     events: Path
     trials: int  # budget
     duration: float | None  # budget [s]; None: no limit
-    url: str
     console: Console
+    url: str = ""
     started: float = field(default_factory=time.time)
     running: dict[str, dict] = field(default_factory=dict)  # start event of each trial that has not ended
     counts: Counter = field(default_factory=Counter)  # trials by status

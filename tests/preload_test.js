@@ -195,8 +195,9 @@ for (const args of [[0], ['0'], [0, 5], [], [null], [{ port: 0 }], [{ port: 0, b
     test(`a server that listens on ${JSON.stringify(args)} does so on the loopback`, async () => {
         const server = net.createServer();
         await new Promise(resolve => { server.listen(...args, resolve); });
-        assert.equal(server.address().address, '127.0.0.1');
+        const { address } = server.address();
         server.close();
+        assert.equal(address, '127.0.0.1');
     });
 }
 

@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 # An objective whose trials misbehave by number: 0 is well-behaved.
-FAULTY = '''
+FAULTY = """
 
 from dataclasses import dataclass  # noqa: E402
 
@@ -48,7 +48,7 @@ def train_faulty(params, splits, report, device, seed):
 
 
 OBJECTIVES["faulty"] = Objective("train_hpo:FaultyParams", train_faulty, ("images",))
-'''
+"""
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import json
 from dataclasses import dataclass
 
 import pytest
-from train_hpo import params_class
 
 import search_spaces
 from search_spaces import (
@@ -17,6 +16,7 @@ from search_spaces import (
     split_task,
     task_names,
 )
+from train_hpo import params_class
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,9 @@ def browser():
         "--window-size=1400,1000",
     ):
         options.add_argument(flag)
-    options.binary_location = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    options.binary_location = (
+        shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    )
     return webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
 
 
@@ -51,7 +53,7 @@ def search(tmp_path_factory):
         lines.append(line)
         if line.startswith("finished"):
             break
-    url = next(word.rstrip(",") for line in lines for word in line.split() if word.startswith("http://127.0.0.1:"))
+    url = next(line.split()[-1] for line in lines if line.startswith("web UI: "))
     try:
         answers = {name: ask(url, name) for name in ("trial-jobs", "export-data", "metric-data")}
         yield folder / "watched", answers, url
@@ -101,7 +103,9 @@ def test_web_ui_shows_the_search(search, tmp_path):
     page = browser()
     try:
         page.get(f"{url}/oview")
-        text = WebDriverWait(page, 30).until(lambda page: "DONE" in page.find_element(By.TAG_NAME, "body").text and page)
+        text = WebDriverWait(page, 30).until(
+            lambda page: "DONE" in page.find_element(By.TAG_NAME, "body").text and page
+        )
         text = page.find_element(By.TAG_NAME, "body").text
         assert "eprop_digits" in text and "watched" in text
         assert f"{best['default']:.6f}"[:6] in text, "the best metric is not on the overview"

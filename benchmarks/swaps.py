@@ -1,4 +1,4 @@
-"""Are the numbers right? Parameters and finals in NNI's database, its REST answers and our files against the trials' own.
+"""Are the numbers right? What NNI's database, its REST answers and our files say against what the trials ran with.
 
     python -m benchmarks.swaps [--quick] [--json FILE]
 

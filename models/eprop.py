@@ -153,7 +153,8 @@ def _constants(net: RSNN) -> kernels.Constants:
     cell = net.hidden
     tensors = (
         net.input.weight.t(), cell.recurrent.weight.t(), cell.recurrent.bias, net.readout.weight.t(), net.readout.bias,
-        cell.beta, cell.threshold, net.adapt_decay, net.adapt_strength, net.output.beta, net.params.dampening / cell.threshold,
+        cell.beta, cell.threshold, net.adapt_decay, net.adapt_strength, net.output.beta,
+        net.params.dampening / cell.threshold,
     )  # fmt: skip
     return kernels.Constants(*(tensor.detach().contiguous().numpy() for tensor in tensors))
 

@@ -26,6 +26,7 @@ const signals = new Map(); // trial id -> signal that ended its process
 const causes = new Map(); // trial id -> why it was cancelled: early_stopped | timed_out | user | stopping
 const cancelling = new Map(); // trial id -> promise of NNI's cancelTrialJob while it is at work
 const storing = new Map(); // trial id -> promise: the metrics that came so far are stored and told to the tuner
+const ended = new Set(); // ids of trials of whose end the tuner knows
 const causeOfCancel = new AsyncLocalStorage(); // why the code that is running now cancels trials
 let stopping = false;
 
@@ -244,7 +245,7 @@ async function cancelTrialJob(original, id, isEarlyStopped) {
 
 // NNI's loop compares and stores a trial's status across awaits, in which a live object may change, so that an end is
 // acted on but never stored; hence a copy. And no end may overtake the trial's metrics on their way to database and
-// tuner. Once the experiment is being stopped, interrupted trials stay RUNNING in the database: a resume repeats them.
+// tuner: NNI's TPE dies of a result that comes after the end, and the search then hangs for ever. Once the experiment is being stopped, interrupted trials stay RUNNING in the database: a resume repeats them.
 async function getTrialJob(original, id) {
     if (stopping) {
         return new Promise(() => {});
@@ -252,14 +253,21 @@ async function getTrialJob(original, id) {
     while (storing.has(id)) {
         await storing.get(id);
     }
-    return { ...await original.call(this, id) };
+    const trial = { ...await original.call(this, id) };
+    if (!['WAITING', 'RUNNING', 'UNKNOWN'].includes(trial.status)) {
+        ended.add(id); // NNI tells the tuner next
+    }
+    return trial;
 }
 
 // NNI drops metrics of a trial that it has not entered into its list yet, or no longer has there. The training service
-// knows each trial from its start on.
+// knows each trial from its start on. A metric that comes after the end is stored, but kept from the tuner.
 async function onTrialJobMetrics(original, metric) {
     const known = this.trainingService?.trialJobs?.[metric.id] !== undefined;
     const manager = known ? Object.create(this, { trialJobs: { value: new Set([metric.id]) } }) : this;
+    if (ended.has(metric.id)) {
+        Object.defineProperty(manager, 'dispatcher', { value: { sendCommand() {} } });
+    }
     const stored = original.call(manager, metric);
     const done = Promise.allSettled([storing.get(metric.id), stored]).then(() => {
         if (storing.get(metric.id) === done) {

@@ -135,11 +135,12 @@ def print_closing(results: Results, console: Console) -> None:
     """Print the best five trials, how many trials ended how, and where the files are."""
     best = results.ranking()[:5]
     if best:
-        names = list(dict.fromkeys(name for entry in best for name in entry["parameters"]))
-        table = Table("trial", "default", *names, title="best trials (validation)")
-        for entry in best:
-            values = [_short(entry["parameters"].get(name, "")) for name in names]
-            table.add_row(entry["trial"], f"{entry['result']['default']:.4f}", *values)
+        table = Table("best trials", *(entry["trial"] for entry in best))
+        table.add_row(
+            "default", *(f"{entry['result']['default']:.4f}" for entry in best), style="bold", end_section=True
+        )
+        for name in dict.fromkeys(name for entry in best for name in entry["parameters"]):
+            table.add_row(name, *(_short(entry["parameters"].get(name, "")) for entry in best))
         console.print(table)
     counts = Counter(entry["status"] for entry in results.entries)
     console.print(

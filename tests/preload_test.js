@@ -162,6 +162,9 @@ test('a metric is stored and told once, whether or not the manager lists its tri
     const told = manager.told.map(([command, content]) => command === 'EN' ? 'end' : content);
     assert.deepEqual(told.slice().sort(), ['end', `final of ${listed.id}`, `final of ${early.id}`].sort());
     assert.ok(told.indexOf('end') > told.indexOf(`final of ${listed.id}`));
+    await manager.onTrialJobMetrics({ id: listed.id, data: 'too late' });
+    assert.ok(manager.stored.includes('too late'));
+    assert.equal(manager.told.length, 3);
     const finals = manager.stored.filter(entry => entry.startsWith('final'));
     assert.deepEqual(finals.sort(), [`final of ${early.id}`, `final of ${listed.id}`].sort());
 });

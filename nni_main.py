@@ -35,6 +35,7 @@ def main() -> int:
     """Check the request, then run the search. Returns the exit status: 2 for a mistake found before the start."""
     args = parse_arguments()
     os.environ.update(thread_environment(args.threads))
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost," + os.environ.get("no_proxy", "")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # like Ctrl-C: ends everything, writes the results
     try:
         space = load_space(args.task)

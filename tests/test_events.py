@@ -49,7 +49,7 @@ def test_counts_there_and_back_whatever_the_step(step_ms):
 def test_no_events_at_all():
     x = np.zeros((2, 5, 3), np.uint8)
     np.testing.assert_array_equal(events.to_frames(events.to_events(x, 5.0), x.shape, 5.0), x)
-    strengths = {"time_jitter": 5.0, "drop_events": 0.5, "noise_events": 2.0, "time_skew": 0.1}
+    strengths = {"time_jitter": 5.0, "drop_events": 0.5, "noise_events": 2.0, "time_skew": 0.1, "time_shift": 10.0}
     assert events.augment(x, 5.0, 0, **strengths).shape == x.shape
 
 
@@ -111,7 +111,17 @@ def test_time_skew_is_one_factor_for_a_recording():
     assert 40 <= early.min() < 43 and 57 < early.max() <= 60  # uniform between 0.8 and 1.2
 
 
-STRENGTHS = {"time_jitter": 5.0, "drop_events": 0.1, "noise_events": 3.0, "time_skew": 0.05}
+def test_time_shift_moves_a_recording_as_a_whole():
+    x = np.zeros((200, 200, 2), np.uint8)
+    x[:, 50], x[:, 150] = 1, 1
+    found = events.augment(x, 5.0, 0, time_shift=100.0)
+    early, late = found[:, :100, 0].argmax(axis=1), 100 + found[:, 100:, 0].argmax(axis=1)
+    np.testing.assert_array_equal(late - early, 100)
+    np.testing.assert_array_equal(found[..., 0], found[..., 1])
+    assert 30 <= early.min() < 32 and 68 < early.max() <= 70  # uniform over 20 steps of 5 ms either way
+
+
+STRENGTHS = {"time_jitter": 5.0, "drop_events": 0.1, "noise_events": 3.0, "time_skew": 0.05, "time_shift": 20.0}
 
 
 def test_the_generator_settles_it_and_numpys_own_is_left_alone():

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -53,7 +53,7 @@ def to_frames(events: np.ndarray, shape: tuple[int, int, int], step_ms: float) -
 def augment(
     x: np.ndarray,
     step_ms: float,
-    rng: np.random.Generator | int,
+    rng: np.random.Generator | int | Sequence[int],
     time_jitter: float = 0.0,
     drop_events: float = 0.0,
     noise_events: float = 0.0,
@@ -68,7 +68,7 @@ def augment(
     time_skew     a recording runs slower or faster by a factor drawn from 1 - time_skew to 1 + time_skew, 0..1
     time_shift    a recording begins earlier or later by what is drawn from -time_shift to time_shift [ms]
 
-    `rng` (a generator or a seed) settles the result; numpy's global generator, from which tonic draws, is left as it
+    `rng` (a generator or its seed) settles the result; numpy's global generator, from which tonic draws, is left as it
     was. Where all strengths are 0, `x` itself is returned and tonic is not imported. Channels are not moved about: the
     neighbours of a taxel are not those of its number. Raises ValueError for a strength out of its range.
 

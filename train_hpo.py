@@ -50,7 +50,7 @@ def train_eprop(params, splits, report: Callable[[dict], None], device: str, see
     net = rebuild(best.saved).to(device)
     metrics = {
         "default": best.accuracy,
-        "train_accuracy": training.accuracy(net, train),
+        "train_accuracy": training.accuracy(net, training.Encoded(splits.train, params, seed)),  # not augmented
         "test_accuracy": training.accuracy(net, test),
         "epochs": best.epochs,
         "best_epoch": best.epoch,

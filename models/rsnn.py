@@ -30,6 +30,12 @@ class EpropParams:
     scan: str = "both"  # what a block of steps shows: row r | both row r and column r
     steps_per_row: int = 5  # length of a block [steps]
     tail_steps: int = 8  # empty steps after the last block [steps]
+    # Augmentation of events, for training alone, drawn anew each epoch; 0 = off
+    time_jitter: float = 0.0  # standard deviation of each event's time [ms]
+    drop_events: float = 0.0  # probability to lose an event
+    noise_events: float = 0.0  # added events, mean number per sample
+    time_skew: float = 0.0  # a recording is stretched by up to this part
+    time_shift: float = 0.0  # a recording is moved by up to so much [ms]
     # Neurons
     neurons: int = 100  # hidden neurons
     tau_mem: float = 10.0  # membrane time constant [ms]
@@ -79,6 +85,11 @@ CHOICES = {
 RANGES = {
     "steps_per_row": Range(1, 1000),
     "tail_steps": Range(0, 10_000),
+    "time_jitter": Range(0),
+    "drop_events": FRACTION,
+    "noise_events": Range(0),
+    "time_skew": FRACTION,
+    "time_shift": Range(0),
     "neurons": Range(1, 65_535),  # the kernels number neurons with 16 bits
     "tau_mem": POSITIVE,
     "threshold": POSITIVE,

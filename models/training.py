@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from loaders.events import augment
 from models import eprop, metrics
 from models.encoders import IMAGE_STEP_MS, encode
 from models.rsnn import RSNN, EpropParams
@@ -23,8 +24,11 @@ VALIDATION_SEED, TEST_SEED = 1, 2  # of a random encoding, the same for every tr
 Report = Callable[[dict], None]
 
 
+AUGMENTATION = ("time_jitter", "drop_events", "noise_events", "time_skew", "time_shift")
+
+
 class Encoded:
-    """Samples as spikes; a random encoding is drawn anew by `redraw`."""
+    """Samples as spikes; a random encoding is drawn anew by `redraw`, which also augments events."""
 
     def __init__(self, data, params: EpropParams, seed: int) -> None:
         """Encode `data` (a loaders.Data) with a generator of its own from `seed`. Raises ValueError as `encode`."""
@@ -34,9 +38,15 @@ class Encoded:
         self.x = self._encode()  # (B, T, C)
 
     def redraw(self) -> None:
-        """Encode again where the encoding is random."""
-        if self.params.coding == "poisson" and self.data.step_ms is None:
-            self.x = self._encode()
+        """Encode again where the encoding is random, or draw augmented events. Raises ValueError for augmented images."""
+        strengths = {name: getattr(self.params, name) for name in AUGMENTATION}
+        if self.data.step_ms is None:
+            if any(strengths.values()):
+                raise ValueError(f"only events can be augmented, images cannot: set {', '.join(AUGMENTATION)} to 0")
+            if self.params.coding == "poisson":
+                self.x = self._encode()
+        elif any(strengths.values()):
+            self.x = augment(self.data.x, self.data.step_ms, self.rng, **strengths)
 
     def _encode(self) -> np.ndarray:
         return encode(self.data.x, self.params, self.rng, events=self.data.step_ms is not None)

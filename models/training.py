@@ -38,7 +38,7 @@ class Encoded:
         self.x = self._encode()  # (B, T, C)
 
     def redraw(self) -> None:
-        """Encode again where the encoding is random, or draw augmented events. Raises ValueError for augmented images."""
+        """Encode again where that is random, or draw augmented events. Raises ValueError for augmented images."""
         strengths = {name: getattr(self.params, name) for name in AUGMENTATION}
         if self.data.step_ms is None:
             if any(strengths.values()):

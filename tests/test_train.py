@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import train_hpo
+from loaders import Data
 from models import eprop, training
 from models.encoders import encode
 from models.rsnn import EpropParams, rebuild
@@ -151,3 +152,21 @@ def test_objectives_name_their_parameters_and_data():
     assert train_hpo.kind_of(few().train) in train_hpo.OBJECTIVES["eprop"].kinds
     with pytest.raises(ValueError, match="unknown objective 'backprop'; choose from: eprop"):
         train_hpo.params_class("backprop")
+
+
+def test_augmentation_is_for_training_events_and_drawn_anew():
+    rng = np.random.default_rng(0)
+    events = Data((rng.random((6, 40, 3)) < 0.3).astype(np.uint8), np.zeros(6, np.int64), ("a", "b"), step_ms=5.0)
+    part = training.Encoded(events, EpropParams(drop_events=0.5), seed=0)
+    np.testing.assert_array_equal(part.x, events.x)  # validation and test stay as they are: only fit redraws, its train
+    draws = []
+    for _ in range(2):
+        part.redraw()
+        draws.append(part.x)
+        assert (part.x <= events.x).all() and part.x.sum() < 0.7 * events.x.sum()
+    assert not np.array_equal(*draws)
+
+
+def test_images_are_not_augmented():
+    with pytest.raises(ValueError, match="only events can be augmented"):
+        train(time_jitter=1.0)

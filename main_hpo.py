@@ -123,21 +123,21 @@ def receive(args: argparse.Namespace, record: dict) -> tuple[dict, bool]:
 
 def prepare(args: argparse.Namespace, given: dict, complete: bool) -> Job:
     """Turn the command line into a Job. Raises UserMistake or MissingData."""
-    import train_hpo
-
     import setup_hpo
+    import train_hpo
 
     try:
         objective_name, dataset = split_task(args.task)
-        objective = train_hpo.find_objective(objective_name)
-        params_class = objective.params_class()
+        params_class = train_hpo.params_class(objective_name)
+        objective = train_hpo.OBJECTIVES[objective_name]
         space = load_space(args.task)
         if args.check:
             check_space(space, params_class)
         parameters = flatten(given) if complete else default_parameters(space, params_class) | flatten(given)
         params = make_params(params_class, parameters)
         splits = setup_hpo.load_splits(dataset, args.data_dir, args.test_seed, args.split_seed)
-        objective.check_kind(splits.train)
+        if (kind := train_hpo.kind_of(splits.train)) not in objective.kinds:
+            raise ValueError(f"{objective_name} takes {' or '.join(objective.kinds)}, but {dataset} has {kind}")
         return Job(parameters, params, objective.train, splits, setup_hpo.pick_device(args.device))
     except (TypeError, ValueError) as mistake:
         raise UserMistake(f"{args.task}: {mistake}") from None

@@ -35,6 +35,7 @@ def main() -> int:
     """Check the request, then run the search. Returns the exit status: 2 for a mistake found before the start."""
     args = parse_arguments()
     os.environ.update(thread_environment(args.threads))
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost," + os.environ.get("no_proxy", "")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # like Ctrl-C: ends everything, writes the results
     try:
         space = load_space(args.task)
@@ -100,11 +101,14 @@ def experiment_id(text: str) -> str:
 
 
 def check_request(args: argparse.Namespace, space: dict) -> None:
-    """Refuse combinations of flags and search space that cannot be right. Raises UserMistake or ValueError."""
+    """Refuse combinations of flags and search space that cannot be right. Raises UserMistake."""
     from nni.common.hpo_utils import validate_search_space
 
-    for level in levels(space):
-        validate_search_space(level, raise_exception=True)
+    try:
+        for level in levels(space):
+            validate_search_space(level, raise_exception=True)
+    except ValueError as error:
+        raise UserMistake(f"search_spaces/{args.task}.json: {error}") from None
     if args.assessor != "none" and args.repeats > 1:
         raise UserMistake(
             f"--assessor {args.assessor} with --repeats {args.repeats}: an assessor sees one seed's curve only"
@@ -125,9 +129,15 @@ def fixed_epochs(space: dict) -> int | None:
 
 
 def check_machine(args: argparse.Namespace) -> None:
-    """Find a used id, a leftover manager or a taken port before the start. Raises UserMistake; sets args.port."""
-    from runner.manager import leftover_managers, next_free_port, port_is_free
+    """Find a used id, a leftover manager or a taken port before the start. Raises UserMistake."""
+    from runner.manager import check_nni, leftover_managers, next_free_port, port_is_free
 
+    try:
+        args.experiments.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserMistake(f"--experiments {args.experiments}: {error.strerror}") from None
+    if not os.access(args.experiments, os.W_OK):
+        raise UserMistake(f"--experiments {args.experiments}: no permission to write there")
     if (args.experiments / args.id).exists():
         raise UserMistake(f"--id {args.id}: {args.experiments / args.id} exists already; choose another id")
     for pid, identifier, port in leftover_managers(args.experiments):
@@ -137,7 +147,10 @@ def check_machine(args: argparse.Namespace) -> None:
         )
     if args.port is not None and not port_is_free(args.port):
         raise UserMistake(f"--port {args.port} is in use; {next_free_port(args.port)} is free")
-    args.port = args.port or next_free_port(DEFAULT_PORT)
+    try:
+        check_nni()
+    except RuntimeError as error:
+        raise UserMistake(str(error)) from None
 
 
 def check_trial(args: argparse.Namespace) -> None:
@@ -205,17 +218,18 @@ def search(args: argparse.Namespace, space: dict) -> int:
 
     console = Console()
     results = Results(args.experiments / args.id, lambda parameters: repeat_command(args, parameters))
-    url = f"http://127.0.0.1:{args.port}"
-    following = Search(results, results.folder / "events.jsonl", args.trials, args.duration, url, console)
+    following = Search(results, results.folder / "events.jsonl", args.trials, args.duration, console)
     experiment = Experiment(configure(args, space), id=args.id)
     exit_status = 0
     try:
-        console.print(f"experiment {args.id}: {args.tuner}, {args.trials} trials, {args.concurrency} at once, {url}")
-        manager.start_manager(experiment, args.port, following.events, thread_environment(args.threads))
+        console.print(f"experiment {args.id}: {args.tuner}, {args.trials} trials, {args.concurrency} at once")
+        start_manager(experiment, args, following.events)
+        following.url = f"http://127.0.0.1:{experiment.port}"
+        console.print(f"web UI: {following.url}")
         following.follow(experiment)
         if args.keep:
             results.write_table()
-            console.print(f"finished; the web UI stays at {url} until Ctrl-C")
+            console.print(f"finished; the web UI stays at {following.url} until Ctrl-C")
             signal.pause()
     except KeyboardInterrupt:
         exit_status = 0 if following.finished else 130
@@ -227,12 +241,28 @@ def search(args: argparse.Namespace, space: dict) -> int:
     finally:
         for signal_number in (signal.SIGINT, signal.SIGTERM):  # the results get written first
             signal.signal(signal_number, signal.SIG_IGN)
+        if following.running:
+            console.print(f"stopping; {len(following.running)} running trials have 5 s to write what they have")
         manager.stop_manager(experiment)
         following.poll()
         following.cut_off()
         results.write_table()
         print_closing(results, console)
     return exit_status or (0 if results.ranking() else 1)
+
+
+def start_manager(experiment, args: argparse.Namespace, events: Path) -> None:
+    """Start NNI's manager; where another program takes the default port meanwhile, on the next free one."""
+    from runner import manager
+
+    port = args.port or manager.next_free_port(DEFAULT_PORT)
+    while True:
+        try:
+            return manager.start_manager(experiment, port, events, thread_environment(args.threads))
+        except RuntimeError:
+            if args.port or manager.port_is_free(port):
+                raise
+            port = manager.next_free_port(port + 1)
 
 
 if __name__ == "__main__":

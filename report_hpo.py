@@ -1,6 +1,6 @@
 """After the search: a picture of its trials, as PNG and PDF, beside the tables that the search itself writes.
 
-    python report_hpo.py experiments/<id>
+python report_hpo.py experiments/<id>
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from pathlib import Path
 from runner.flags import OneLineParser, UserMistake
 from runner.records import read_journal
 
-COLUMNS = 3  # panels in a row
-LOG_RATIO = 20  # a parameter whose values span more than this is drawn on a logarithmic axis
+COLUMNS = 5  # panels in a row
+LOG_RATIO = 5  # a parameter whose values span more than this is drawn on a logarithmic axis
+FEW = 6  # so many different values, or fewer, are drawn as choices
 
 
 def main() -> int:
@@ -40,7 +41,7 @@ def scored_trials(folder: Path) -> list[dict]:
     entries = [entry for entry in read_journal(folder / "journal.jsonl") if "default" in entry["result"]]
     if not entries:
         raise UserMistake(f"{folder}: no trial has a result yet")
-    return sorted(entries, key=lambda entry: entry["parameter_id"])
+    return sorted(entries, key=lambda entry: entry["sequence"])
 
 
 def draw_trials(entries: list[dict]):
@@ -50,7 +51,7 @@ def draw_trials(entries: list[dict]):
     searched = [name for name in dict.fromkeys(name for entry in entries for name in entry["parameters"])]
     searched = [name for name in searched if len({str(entry["parameters"].get(name)) for entry in entries}) > 1]
     rows = -(-(len(searched) + 1) // COLUMNS)
-    figure = Figure(figsize=(4 * COLUMNS, 3 * rows), layout="constrained")
+    figure = Figure(figsize=(3 * COLUMNS, 2.8 * rows), layout="constrained")
     panels = figure.subplots(rows, COLUMNS, squeeze=False, sharey=True).flatten()
     draw_progress(panels[0], entries)
     for panel, name in zip(panels[1:], searched, strict=False):
@@ -74,13 +75,19 @@ def draw_progress(panel, entries: list[dict]) -> None:
 
 def draw_parameter(panel, entries: list[dict], name: str) -> None:
     """Scores against one parameter; the best trial is marked."""
+    from matplotlib.ticker import LogLocator
+
     having = [entry for entry in entries if name in entry["parameters"]]
+    having.sort(key=lambda entry: (isinstance(entry["parameters"][name], str), entry["parameters"][name]))
     values = [entry["parameters"][name] for entry in having]
     scores = [entry["result"]["default"] for entry in having]
-    if any(isinstance(value, str | bool) for value in values):
-        values = [str(value) for value in values]
+    if isinstance(values[-1], str) or len(set(values)) <= FEW < len(values):
+        values = [str(value) for value in values]  # an axis of names
+        panel.margins(x=0.2)
     elif min(values) > 0 and max(values) / min(values) > LOG_RATIO:
-        panel.set_xscale("log")
+        panel.set_xscale("log", subs=[])
+        panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panel.xaxis.set_major_formatter("{x:g}")
     panel.plot(values, scores, "o", color="tab:blue", alpha=0.6)
     top = scores.index(max(scores))
     panel.plot(values[top : top + 1], scores[top : top + 1], "*", color="tab:orange", markersize=14)

@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from loaders import Data, digits
+from loaders import Data, braille, digits
 
 DATASETS = {
+    "braille": braille.load,
     "digits": digits.load,
 }
 TEST_FRACTION = 0.2  # outer test part, never seen by a search

@@ -1,4 +1,4 @@
-"""Are the numbers right? Parameters and finals in NNI's database, its REST answers and our files against the trials' own.
+"""Are the numbers right? What NNI's database, its REST answers and our files say against what the trials ran with.
 
     python -m benchmarks.swaps [--quick] [--json FILE]
 
@@ -51,8 +51,8 @@ def run_search(folder: Path, identifier: str, trials: int, seed: int) -> tuple[P
     process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     url, answers = None, {}
     for line in process.stdout:
-        if "http://127.0.0.1:" in line:
-            url = "http://127.0.0.1:" + line.split("http://127.0.0.1:")[1].split()[0].rstrip("/")
+        if line.startswith("web UI: "):
+            url = line.split()[-1]
         if line.startswith("finished"):
             answers = {name: ask(url, name) for name in ("trial-jobs", "export-data", "metric-data")}
             process.send_signal(signal.SIGINT)
@@ -68,7 +68,9 @@ def ask(url: str, name: str) -> list[dict]:
 
 def count_differences(folder: Path, answers: dict) -> dict[str, int]:
     """Compare every source with the trials' own records."""
-    records = {path.parent.name: read_record(path.parent) for path in folder.glob("environments/*/trials/*/record.json")}
+    records = {
+        path.parent.name: read_record(path.parent) for path in folder.glob("environments/*/trials/*/record.json")
+    }
     ran_with = {trial: record["parameters"] for trial, record in records.items()}
     ended_well = {trial for trial, record in records.items() if record["status"] in WITH_DEFAULT}
     sources = {
@@ -94,8 +96,8 @@ def parameters_of(text: str) -> dict:
 def database_parameters(folder: Path) -> dict[str, dict]:
     """Return what NNI's sqlite database says that each trial ran with."""
     with contextlib.closing(sqlite3.connect(folder / "db" / "nni.sqlite")) as database:
-        rows = database.execute("SELECT trialJobId, data FROM TrialJobEvent WHERE event = 'WAITING'").fetchall()
-    return {trial: parameters_of(data) for trial, data in rows if data}
+        rows = database.execute("SELECT trialJobId, data FROM TrialJobEvent WHERE data IS NOT NULL").fetchall()
+    return {trial: parameters_of(data) for trial, data in rows}
 
 
 def read_table(folder: Path) -> list[dict]:

@@ -16,6 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from search_spaces import flatten
+
 WITH_DEFAULT = ("ok", "silent", "saturated", "early_stopped")  # statuses of trials whose score counts
 STATUSES = (*WITH_DEFAULT, "failed", "timed_out", "killed", "lost", "interrupted")
 WEIGHTS_KEPT = 5  # the weights of so many trials stay on disk
@@ -30,6 +32,7 @@ def write_atomic(path: Path, data: bytes) -> None:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
+            os.fchmod(file.fileno(), 0o644)  # mkstemp's files are their owner's only
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
@@ -114,17 +117,21 @@ def outcome(end: dict | None, record: dict | None) -> tuple[str, str | None]:
 
 
 def journal_entry(start: dict, end: dict | None, record: dict | None) -> dict:
-    """Return the journal's line for one trial. The record's parameters win: they are what the trial ran with."""
+    """Return the journal's line for one trial. The record's parameters win: they are what the trial ran with.
+
+    A trial that ended before it had any (or left no record) gets those that the manager held for it.
+    """
     status, cause = outcome(end, record)
     result = dict((record or {}).get("result") or {})
     if status not in WITH_DEFAULT:
         result.pop("default", None)
     wall = (end or {}).get("time", time.time()) - start["time"]
+    identifier = start["parameter_id"]
     return {
         "trial": start["trial"],
-        "parameter_id": start["parameter_id"],
+        "parameter_id": start["trial"] if identifier is None else identifier,  # none for a trial added in the web UI
         "sequence": start["sequence"],
-        "parameters": (record or start).get("parameters", {}),
+        "parameters": (record or {}).get("parameters") or flatten(start["parameters"]),
         "status": status,
         "cause": cause,
         "result": result,
@@ -165,13 +172,13 @@ class Results:
     def ranking(self) -> list[dict]:
         """The trials whose score counts, best first; of equals the one that was started first."""
         scored = [entry for entry in self.entries if math.isfinite(entry["result"].get("default", math.nan))]
-        return sorted(scored, key=lambda entry: (-entry["result"]["default"], entry["parameter_id"]))
+        return sorted(scored, key=lambda entry: (-entry["result"]["default"], entry["sequence"]))
 
     def write_table(self) -> None:
         """Write results.csv, one row a trial."""
         import pandas
 
-        ordered = sorted(self.entries, key=lambda entry: entry["parameter_id"])
+        ordered = sorted(self.entries, key=lambda entry: entry["sequence"])
         table = pandas.DataFrame([_row(entry) for entry in ordered], columns=None if ordered else FIRST_COLUMNS)
         write_atomic(self.folder / "results.csv", table.to_csv(index=False).encode())
         self._csv_written = time.monotonic()

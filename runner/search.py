@@ -13,12 +13,13 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
-from runner.manager import read_events
 
+from runner.manager import read_events
 from runner.records import STATUSES, WITH_DEFAULT, Results
 
 POLL_SECONDS = 0.3
 UNANSWERED = 10  # requests in a row after which the manager counts as gone
+EXHAUSTED_SECONDS = 5.0  # without a trial after which a tuner that has no more counts as done; NNI polls each 0.5 s
 LAST_LINES = 6  # of a failed trial's error output
 
 
@@ -30,13 +31,14 @@ class Search:
     events: Path
     trials: int  # budget
     duration: float | None  # budget [s]; None: no limit
-    url: str
     console: Console
+    url: str = ""
     started: float = field(default_factory=time.time)
     running: dict[str, dict] = field(default_factory=dict)  # start event of each trial that has not ended
     counts: Counter = field(default_factory=Counter)  # trials by status
     finished: bool = False  # all trials of the budget have ended
     _offset: int = 0
+    _idle_since: float = field(default_factory=time.monotonic)
 
     def follow(self, experiment) -> None:
         """Show and record the search until its last trial has ended. Raises RuntimeError where the manager fails."""
@@ -56,7 +58,13 @@ class Search:
                 self.poll()
                 if status == "ERROR":
                     raise RuntimeError(f"NNI's manager failed: {reason}; see {self.results.folder / 'log'}")
-                self.finished = status in ("DONE", "STOPPED")
+                self.finished = status in ("DONE", "STOPPED") or self._exhausted(status)
+
+    def _exhausted(self, status: str) -> bool:
+        """A space of which every point has been tried: NNI never calls that DONE."""
+        if status != "TUNER_NO_MORE_TRIAL" or self.running:
+            self._idle_since = time.monotonic()
+        return time.monotonic() - self._idle_since > EXHAUSTED_SECONDS
 
     def poll(self) -> None:
         """Take the events that have come since the last call."""
@@ -78,7 +86,7 @@ class Search:
         self.counts[entry["status"]] += 1
         if entry["status"] not in (*WITH_DEFAULT, "interrupted"):
             self._show_failure(entry)
-        elif not self.console.is_terminal:
+        if not self.console.is_terminal:
             self.console.print(self.line(), soft_wrap=True, highlight=False)
 
     def _show_failure(self, entry: dict) -> None:
@@ -127,11 +135,12 @@ def print_closing(results: Results, console: Console) -> None:
     """Print the best five trials, how many trials ended how, and where the files are."""
     best = results.ranking()[:5]
     if best:
-        names = list(dict.fromkeys(name for entry in best for name in entry["parameters"]))
-        table = Table("trial", "default", *names, title="best trials (validation)")
-        for entry in best:
-            values = [_short(entry["parameters"].get(name, "")) for name in names]
-            table.add_row(entry["trial"], f"{entry['result']['default']:.4f}", *values)
+        table = Table("best trials", *(entry["trial"] for entry in best))
+        table.add_row(
+            "default", *(f"{entry['result']['default']:.4f}" for entry in best), style="bold", end_section=True
+        )
+        for name in dict.fromkeys(name for entry in best for name in entry["parameters"]):
+            table.add_row(name, *(_short(entry["parameters"].get(name, "")) for entry in best))
         console.print(table)
     counts = Counter(entry["status"] for entry in results.entries)
     console.print(

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def run(tmp_path, *flags):
-    words = [sys.executable, "nni_main.py", *flags, "--experiments", str(tmp_path / "experiments")]
+    words = [sys.executable, "nni_main.py", "--experiments", str(tmp_path / "experiments"), *flags]
     return subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
 
 
@@ -42,6 +42,7 @@ def assert_refused(done, message, tmp_path):
         (["--assessor", "hope"], "'hope'"),
         (["--assessor", "medianstop", "--repeats", "2"], "an assessor sees one seed's curve only"),
         (["--wrong"], "unrecognized arguments: --wrong"),
+        (["--experiments", "/proc/nowhere"], "--experiments /proc/nowhere: No such file or directory"),
     ],
 )
 def test_mistakes_get_one_line(flags, message, tmp_path):

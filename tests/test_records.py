@@ -66,6 +66,10 @@ def test_parameters_are_those_that_the_trial_ran_with(results):
     assert results.entries[0]["parameters"] == {"lr": 3}  # NNI's table said -1
 
 
+def test_trial_without_a_record_gets_what_the_manager_held_for_it(results):
+    assert finish(results, 4, status=None)["parameters"] == {"lr": -1}
+
+
 def test_best_and_its_weights(results):
     for number, default in enumerate([0.5, 0.9, 0.7, 0.9]):
         finish(results, number, default, weights=b"weights %d" % number)

@@ -1,0 +1,325 @@
+'use strict';
+// Repairs NNI 3.0's manager in memory; NNI's files stay as they are. runner/manager.py starts the manager with
+//     NODE_OPTIONS='--require "<this file>"'   HPO_EVENTS=<file that gets one JSON line per event>
+// What the events mean stands in runner/manager.py: read_events. Where NNI is not the version that these repairs were
+// written for, the manager ends with status 70 and one line on stderr, before anything is started.
+
+const { AsyncLocalStorage } = require('async_hooks');
+const crypto = require('crypto');
+const fs = require('fs');
+const Module = require('module');
+const net = require('net');
+const os = require('os');
+const path = require('path');
+const { setTimeout: sleep } = require('timers/promises');
+
+const NNI_VERSION = '3.0.0'; // as nni_node/package.json of nni 3.0 says
+const WRONG_NNI = 70; // exit status
+const LOOPBACK = '127.0.0.1';
+const RETRY_MS = 1000;
+const LETTERS = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789';
+
+const eventsFile = process.env.HPO_EVENTS;
+const patched = []; // names of what has been repaired
+const forms = new Map(); // trial id -> NNI's request for that trial
+const signals = new Map(); // trial id -> signal that ended its process
+const causes = new Map(); // trial id -> why it was cancelled: early_stopped | timed_out | user | stopping
+const cancelling = new Map(); // trial id -> promise of NNI's cancelTrialJob while it is at work
+const storing = new Map(); // trial id -> promise: the metrics that came so far are stored and told to the tuner
+const ended = new Set(); // ids of trials of whose end the tuner knows
+const causeOfCancel = new AsyncLocalStorage(); // why the code that is running now cancels trials
+let stopping = false;
+
+hideFromChildren();
+listenOnLoopback();
+repairWhenLoaded();
+
+// Tuner and trials inherit the manager's environment; they get NODE_OPTIONS as the user had it.
+function hideFromChildren() {
+    delete process.env.HPO_EVENTS;
+    delete process.env.NODE_OPTIONS;
+    if (process.env.HPO_NODE_OPTIONS) {
+        process.env.NODE_OPTIONS = process.env.HPO_NODE_OPTIONS;
+    }
+    delete process.env.HPO_NODE_OPTIONS;
+}
+
+// NNI's REST server, which asks for no password, listens on every interface and has no option to change that.
+function listenOnLoopback() {
+    const { listen } = net.Server.prototype;
+    net.Server.prototype.listen = function (...args) {
+        return listen.apply(this, withHost(args));
+    };
+    patched.push('net.Server.listen');
+}
+
+function withHost([first, ...rest]) {
+    if (first !== null && typeof first === 'object') { // options, or a handle (which has no port)
+        const options = first.port !== undefined && !first.host && !first.path ? { ...first, host: LOOPBACK } : first;
+        return [options, ...rest];
+    }
+    if (first === undefined || first === null || typeof first === 'function') { // any port
+        return [0, LOOPBACK, ...[first, ...rest].filter(argument => typeof argument === 'function')];
+    }
+    const isPort = !Number.isNaN(Number(first)); // otherwise the path of a socket
+    return isPort && typeof rest[0] !== 'string' ? [first, LOOPBACK, ...rest] : [first, ...rest];
+}
+
+// main.js loads core/nnimanager before it starts anything; by then NNI's own module paths are set up.
+function repairWhenLoaded() {
+    const load = Module._load;
+    let repaired = false;
+    Module._load = function (request, parent, isMain) {
+        const loaded = load.call(this, request, parent, isMain);
+        if (!repaired && path.basename(request, '.js') === 'nnimanager') {
+            repaired = true;
+            repairAll(path.dirname(path.dirname(Module._resolveFilename(request, parent, isMain))));
+        }
+        return loaded;
+    };
+}
+
+function repairAll(nniNode) {
+    const { version } = require(path.join(nniNode, 'package.json'));
+    if (version !== NNI_VERSION) {
+        giveUp(`NNI's manager is version ${version}, but the repairs are for ${NNI_VERSION} (pip install nni==3.0)`);
+    }
+    if (!eventsFile) {
+        giveUp('HPO_EVENTS is not set; start the manager by runner/manager.py');
+    }
+    const find = (file, name) => findClass(nniNode, file, name);
+    repairService(find('training_service/v3/compat', 'V3asV1'));
+    repairManager(find('core/nnimanager', 'NNIManager'));
+    wrap(find('common/trial_keeper/process', 'TrialProcess'), 'resolveStop', resolveStop);
+    wrap(find('common/trial_keeper/task_scheduler', 'TaskScheduler'), 'schedule', schedule);
+    record({ event: 'loaded', patched });
+}
+
+function repairService(V3asV1) {
+    wrap(V3asV1, 'start', start);
+    wrap(V3asV1, 'submitTrialJob', submitTrialJob);
+    wrap(V3asV1, 'cancelTrialJob', cancelTrialJob);
+    wrap(V3asV1, 'getTrialJob', getTrialJob);
+}
+
+function repairManager(NNIManager) {
+    wrap(NNIManager, 'onTrialJobMetrics', onTrialJobMetrics);
+    wrap(NNIManager, 'stopExperiment', stopExperiment);
+    // NNI cancels trials for four reasons and tells its training service at most two apart.
+    nameCause(NNIManager, 'onTunerCommand', 'early_stopped');
+    nameCause(NNIManager, 'stopTrialIfOverMaxDurationLimit', 'timed_out');
+    nameCause(NNIManager, 'cancelTrialJobByUser', 'user');
+}
+
+function findClass(nniNode, file, name) {
+    const found = require(path.join(nniNode, file))[name];
+    if (typeof found !== 'function') {
+        giveUp(`${file}.js of NNI has no class ${name}`);
+    }
+    return found;
+}
+
+// Replace a method: `replacement` is called on the same object, with the original method before the arguments.
+function wrap(owner, method, replacement) {
+    const original = owner.prototype[method];
+    if (typeof original !== 'function') {
+        giveUp(`class ${owner.name} of NNI has no method ${method}`);
+    }
+    owner.prototype[method] = function (...args) {
+        return replacement.call(this, original, ...args);
+    };
+    patched.push(`${owner.name}.${method}`);
+}
+
+function nameCause(owner, method, cause) {
+    wrap(owner, method, function (original, ...args) {
+        return causeOfCancel.run(cause, () => original.apply(this, args));
+    });
+}
+
+function giveUp(reason) {
+    fs.writeSync(2, `runner/preload.js: ${reason}\n`);
+    process.exit(WRONG_NNI);
+}
+
+function record(event) {
+    fs.appendFileSync(eventsFile, JSON.stringify(event) + '\n');
+}
+
+// NNI hands parameters out in the order in which trials ask for them, but records them in the order in which it starts
+// trials. With an id of its own a trial takes NNI's path for resumed trials, where parameters belong to the id.
+async function submitTrialJob(original, form) {
+    await this.startDeferred.promise;
+    const id = form.id ?? unusedId(this);
+    const repaired = { ...form, id, envId: form.envId ?? 'any' };
+    forms.set(id, repaired);
+    return original.call(this, repaired);
+}
+
+function unusedId(service) {
+    for (;;) {
+        const id = Array.from({ length: 8 }, () => LETTERS[crypto.randomInt(LETTERS.length)]).join('');
+        if (service.trialJobs[id] === undefined && !forms.has(id)) {
+            return id;
+        }
+    }
+}
+
+// createTrial of the training service below; the callbacks of trials pass through here on their way to NNI.
+async function start(original) {
+    const { v3 } = this;
+    const { createTrial, onTrialStart, onTrialEnd } = v3;
+    v3.createTrial = (envId, ...rest) => createUntilItStarts(this, createTrial, envId, ...rest);
+    v3.onTrialStart = callback => onTrialStart.call(v3, (id, time) => {
+        const done = callback(id, time);
+        recordStart(id, time);
+        return done;
+    });
+    v3.onTrialEnd = callback => onTrialEnd.call(v3, (id, time, exitCode) => {
+        const done = callback(id, time, exitCodeForNni(id, exitCode));
+        recordEnd(this, id, time, exitCode);
+        return done;
+    });
+    return original.call(this);
+}
+
+// Where a trial cannot start yet (no free GPU, a lost machine), NNI puts its parameters into the shared queue, which
+// swaps them. Here it is tried again with the same id until it starts, each time on the next environment.
+async function createUntilItStarts(service, createTrial, wanted, command, directory, sequence, id) {
+    const form = forms.get(id);
+    for (let envId = wanted; ; envId = undefined) {
+        const environment = await findEnvironment(service, envId);
+        if (stopping) {
+            return new Promise(() => {}); // the process is about to end; nothing may start any more
+        }
+        service.allocatedParameters.set(id, form.hyperParameters.value); // a trial may ask at once
+        if (await startsTrial(service, createTrial, [environment, command, directory, sequence, id])) {
+            form.envId = environment; // NNI reads it afterwards
+            return stopping ? stopLateTrial(service, id) : id;
+        }
+        await sleep(RETRY_MS);
+    }
+}
+
+async function findEnvironment(service, envId) {
+    if (service.environments.some(environment => environment.id === envId)) {
+        return envId;
+    }
+    let next = service.schedule();
+    while (next === null) { // no machine is there at the moment
+        await sleep(RETRY_MS);
+        next = service.schedule();
+    }
+    return next;
+}
+
+async function startsTrial(service, createTrial, args) {
+    try {
+        return await createTrial.apply(service.v3, args) !== null;
+    } catch (error) {
+        console.error('runner/preload.js: a trial could not start:', error);
+        return false;
+    }
+}
+
+// A trial that came up while the experiment was being stopped has missed NNI's round of cancelling.
+async function stopLateTrial(service, id) {
+    await causeOfCancel.run('stopping', () => service.cancelTrialJob(id, false)).catch(() => {});
+    return new Promise(() => {});
+}
+
+// NNI notes that a trial is stopped early only after it has ended, which is too late for its status. A trial is
+// signalled once: a second SIGINT would hit it while it writes its record.
+async function cancelTrialJob(original, id, isEarlyStopped) {
+    const trial = this.trialJobs[id];
+    if (trial !== undefined && trial.endTime === undefined && !causes.has(id)) {
+        trial.isEarlyStopped = Boolean(isEarlyStopped);
+        causes.set(id, causeOfCancel.getStore() ?? 'user');
+    }
+    if (!cancelling.has(id)) {
+        const done = original.call(this, id, trial?.isEarlyStopped).finally(() => cancelling.delete(id));
+        cancelling.set(id, done);
+    }
+    return cancelling.get(id);
+}
+
+// NNI's loop compares and stores a trial's status across awaits, in which a live object may change, so that an end is
+// acted on but never stored; hence a copy. And no end may overtake the trial's metrics on their way to database and
+// tuner: NNI's TPE dies of a result that comes after the end, and the search then hangs for ever. Once the experiment is being stopped, interrupted trials stay RUNNING in the database: a resume repeats them.
+async function getTrialJob(original, id) {
+    if (stopping) {
+        return new Promise(() => {});
+    }
+    while (storing.has(id)) {
+        await storing.get(id);
+    }
+    const trial = { ...await original.call(this, id) };
+    if (!['WAITING', 'RUNNING', 'UNKNOWN'].includes(trial.status)) {
+        ended.add(id); // NNI tells the tuner next
+    }
+    return trial;
+}
+
+// NNI drops metrics of a trial that it has not entered into its list yet, or no longer has there. The training service
+// knows each trial from its start on. A metric that comes after the end is stored, but kept from the tuner.
+async function onTrialJobMetrics(original, metric) {
+    const known = this.trainingService?.trialJobs?.[metric.id] !== undefined;
+    const manager = known ? Object.create(this, { trialJobs: { value: new Set([metric.id]) } }) : this;
+    if (ended.has(metric.id)) {
+        Object.defineProperty(manager, 'dispatcher', { value: { sendCommand() {} } });
+    }
+    const stored = original.call(manager, metric);
+    const done = Promise.allSettled([storing.get(metric.id), stored]).then(() => {
+        if (storing.get(metric.id) === done) {
+            storing.delete(metric.id);
+        }
+    });
+    storing.set(metric.id, done);
+    return stored;
+}
+
+// NNI waits for the tuner first, up to 30 s, and then ends one trial after the other, each up to 5 s.
+async function stopExperiment(original) {
+    stopping = true;
+    const trials = await this.trainingService?.listTrialJobs() ?? [];
+    for (const trial of trials.filter(({ status }) => ['WAITING', 'RUNNING'].includes(status))) {
+        causeOfCancel.run('stopping', () => this.trainingService.cancelTrialJob(trial.id)).catch(() => {});
+    }
+    return causeOfCancel.run('stopping', () => original.call(this));
+}
+
+// The trial keeper learns which signal ended a trial, but does not pass it on.
+function resolveStop(original, event, code, signal, timestamp) {
+    if (signal && !signals.has(this.id)) {
+        signals.set(this.id, signal);
+    }
+    return original.call(this, event, code, signal, timestamp);
+}
+
+// A trial that NNI has cancelled is cancelled, whatever error status it left; one that was killed from outside has
+// failed (plain NNI: "cancelled by the user").
+function exitCodeForNni(id, exitCode) {
+    if (causes.has(id) || stopping) {
+        return exitCode === 0 ? 0 : null;
+    }
+    return exitCode ?? (signals.has(id) ? 128 + os.constants.signals[signals.get(id)] : null);
+}
+
+// NNI refuses a request for as many GPUs as there are, so that one GPU never gets a trial.
+async function schedule(original, experimentId, trialId, gpuNumber, restrictions) {
+    const isTheOnly = gpuNumber === 1 && this.gpus.length === 1;
+    return original.call(this, experimentId, trialId, isTheOnly ? 0.999 : gpuNumber, restrictions);
+}
+
+function recordStart(id, time) {
+    const { sequenceId, hyperParameters } = forms.get(id);
+    const { parameter_id, parameters } = JSON.parse(hyperParameters.value);
+    record({ event: 'start', trial: id, sequence: sequenceId, parameter_id, parameters, time: time / 1000 });
+}
+
+function recordEnd(service, id, time, exitCode) {
+    const cause = causes.get(id) ?? (stopping ? 'stopping' : null);
+    const { status } = service.trialJobs[id];
+    const signal = signals.get(id) ?? null;
+    record({ event: 'end', trial: id, time: time / 1000, exit_code: exitCode ?? null, signal, status, cause });
+}

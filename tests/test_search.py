@@ -1,0 +1,151 @@
+"""Real searches with NNI: what trials do wrong is told truly, Ctrl-C and SIGTERM lose nothing, the web UI works."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# An objective whose trials misbehave by number: 0 is well-behaved.
+FAULTY = """
+
+from dataclasses import dataclass  # noqa: E402
+
+
+@dataclass(frozen=True)
+class FaultyParams:
+    fault: int = 0
+    weight: float = 0.5
+
+
+def train_faulty(params, splits, report, device, seed):
+    import os, signal, time
+    report({"default": 0.1})
+    if params.fault == 1:
+        raise RuntimeError("the third layer exploded")
+    if params.fault == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if params.fault == 3:
+        os._exit(0)
+    if params.fault == 4:
+        return Result({"default": float("nan")}, "ok", None)
+    if params.fault == 5:
+        return Result({"default": 0.1}, "silent", None)
+    try:
+        time.sleep(90 if params.fault == 6 else 0.2)
+    except KeyboardInterrupt:
+        return Result({"default": 0.15}, "interrupted", None)
+    return Result({"default": params.weight, "test_accuracy": 0.9, "note": "text"}, "ok", {"state_dict": {}})
+
+
+OBJECTIVES["faulty"] = Objective("train_hpo:FaultyParams", train_faulty, ("images",))
+"""
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    """A researcher's copy of the repository with an objective of their own."""
+    copy = tmp_path_factory.mktemp("copy") / "repository"
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "experiments", "docs", "tests", "__pycache__"))
+    with (copy / "train_hpo.py").open("a") as file:
+        file.write(FAULTY)
+    return copy
+
+
+def write_space(repository, **choices):
+    space = {name: {"_type": "choice", "_value": values} for name, values in choices.items()}
+    (repository / "search_spaces" / "faulty_digits.json").write_text(json.dumps(space))
+
+
+def start(repository, identifier, *flags):
+    words = [sys.executable, "nni_main.py", "faulty_digits", "--id", identifier, *flags]
+    return subprocess.Popen(words, cwd=repository, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def table(folder):
+    with (folder / "results.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def processes_of(repository):
+    """Command lines of processes that still work in the copy."""
+    left = []
+    for process in psutil.process_iter(["cmdline"]):
+        if any(str(repository) in word for word in process.info["cmdline"] or ()):
+            left.append(process.info["cmdline"])
+    return left
+
+
+def test_every_fault_of_a_trial_is_told_truly(repository):
+    write_space(repository, fault=[0, 1, 2, 3, 4, 5, 6])
+    flags = ["--tuner", "grid", "--trials", "7", "--concurrency", "4", "--trial-duration", "20"]
+    output, _ = start(repository, "faults", *flags).communicate(timeout=120)
+    folder = repository / "experiments" / "faults"
+    rows = {int(row["fault"]): row for row in table(folder)}
+    assert [rows[fault]["status"] for fault in range(7)] == [
+        "ok",
+        "failed",
+        "killed",
+        "failed",
+        "failed",
+        "silent",
+        "timed_out",
+    ]
+    assert rows[1]["cause"] == "RuntimeError: the third layer exploded"
+    assert "SIGKILL" in rows[2]["cause"]
+    assert rows[3]["cause"] == "ended without a result (exit status 0)"
+    assert "finite number as 'default', not nan" in rows[4]["cause"]
+    assert [fault for fault in range(7) if rows[fault]["default"]] == [0, 5]
+    assert "the third layer exploded" in output and "7/7 done" in output
+    best = json.loads((folder / "best.json").read_text())
+    assert best["parameters"] == {"fault": 0} and best["default"] == 0.5
+    assert best["result"]["test_accuracy"] == 0.9
+    assert processes_of(repository) == []
+
+
+@pytest.mark.parametrize("number, exit_status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_end_everything_and_write_the_results(repository, number, exit_status):
+    write_space(repository, fault=[0, 6, 5])
+    identifier = number.name
+    search = start(repository, identifier, "--tuner", "grid", "--concurrency", "2", "--no-check")
+    journal = repository / "experiments" / identifier / "journal.jsonl"
+    deadline = time.time() + 60
+    while time.time() < deadline and (not journal.exists() or len(journal.read_text().splitlines()) < 2):
+        time.sleep(0.2)
+    search.send_signal(number)
+    output, _ = search.communicate(timeout=60)
+    assert search.returncode == exit_status, output
+    rows = table(journal.parent)
+    assert sorted(row["status"] for row in rows) == ["interrupted", "ok", "silent"]
+    assert [row["default"] for row in rows if row["status"] == "interrupted"] == [""]
+    assert json.loads((journal.parent / "best.json").read_text())["default"] == 0.5
+    assert processes_of(repository) == []
+
+
+def test_leftover_manager_is_found(repository):
+    write_space(repository, fault=[6])
+    search = start(repository, "orphan", "--no-check")
+    events = repository / "experiments" / "orphan" / "events.jsonl"
+    while search.poll() is None and not (events.exists() and '"start"' in events.read_text()):
+        time.sleep(0.2)
+    search.kill()
+    search.wait()
+    again = start(repository, "next")
+    output, _ = again.communicate(timeout=60)
+    try:
+        assert again.returncode == 2
+        assert "the manager of experiment orphan is still running on port" in output
+        assert not (repository / "experiments" / "next").exists()
+    finally:
+        for process in psutil.process_iter(["cmdline"]):
+            if any(str(repository) in word for word in process.info["cmdline"] or ()):
+                os.kill(process.pid, signal.SIGKILL)

@@ -1,0 +1,80 @@
+"""The objectives: what a trial trains, one function each.
+
+To add one: write `train_x(params, splits, report, device, seed) -> Result`, its Params beside its model, a line in
+OBJECTIVES and a search space `search_spaces/x_<dataset>.json`. Heavy imports stay inside the functions.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import NamedTuple
+
+
+@dataclass
+class Result:
+    """What a trial found. `metrics["default"]` is the best validation accuracy; all numbers are finite."""
+
+    metrics: dict[str, float | int | str]
+    status: str  # ok | silent | saturated | interrupted
+    model: dict | None  # for model.pt, loadable with weights_only=True: state_dict, params, n_inputs, n_classes, ...
+
+
+class Objective(NamedTuple):
+    """Where an objective's Params are, its training function, and the kinds of data that it takes."""
+
+    params: str  # "module:Class"; imported when it is needed
+    train: Callable[..., Result]
+    kinds: tuple[str, ...]  # of "events", "images", "features"
+
+
+def train_eprop(params, splits, report: Callable[[dict], None], device: str, seed: int) -> Result:
+    """Train a recurrent spiking net (`models.rsnn.EpropParams`) by e-prop or BPTT.
+
+    `splits` has train, validation and test (loaders.Data); `report` gets a dict after each epoch, whose "default" is
+    the best validation accuracy so far. A KeyboardInterrupt after the first epoch ends the training, and the best
+    weights are evaluated. Raises ValueError for data that cannot be encoded.
+    """
+    from models import training
+    from models.rsnn import RSNN, rebuild
+
+    start = time.perf_counter()
+    train = training.Encoded(splits.train, params, seed)
+    validation = training.Encoded(splits.validation, params, training.VALIDATION_SEED)
+    test = training.Encoded(splits.test, params, training.TEST_SEED)
+    names, step_ms = splits.train.class_names, training.step_length(splits.train)
+    net = RSNN(params, train.x.shape[2], len(names), step_ms, seed).to(device)
+    best, status = training.fit(net, train, validation, report, seed)
+    net = rebuild(best.saved).to(device)
+    metrics = {
+        "default": best.accuracy,
+        "train_accuracy": training.accuracy(net, training.Encoded(splits.train, params, seed)),  # not augmented
+        "test_accuracy": training.accuracy(net, test),
+        "epochs": best.epochs,
+        "best_epoch": best.epoch,
+        **training.costs(net, validation),
+        "seconds": time.perf_counter() - start,
+    }
+    return Result(metrics, status, best.saved | {"class_names": list(names)})
+
+
+OBJECTIVES = {
+    "eprop": Objective("models.rsnn:EpropParams", train_eprop, ("events", "images")),
+}
+
+
+def params_class(objective: str) -> type:
+    """Import and return the Params dataclass of an objective. Raises ValueError for an unknown name."""
+    if objective not in OBJECTIVES:
+        raise ValueError(f"unknown objective {objective!r}; choose from: {', '.join(OBJECTIVES)}")
+    module, name = OBJECTIVES[objective].params.split(":")
+    return getattr(import_module(module), name)
+
+
+def kind_of(data) -> str:
+    """Return the kind of a loaders.Data: events (with time), images or features."""
+    if data.step_ms is not None:
+        return "events"
+    return "features" if data.x.ndim == 2 else "images"

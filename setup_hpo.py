@@ -11,13 +11,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from loaders import Data, braille, digits
+from loaders import Data, braille, digits, images
 
 DATASETS = {
     "braille": braille.load,
     "digits": digits.load,
+    "mnist": images.load,
 }
 TEST_FRACTION = 0.2  # outer test part, never seen by a search
+TEST_FRACTIONS = {"mnist": 0.1}  # with only its 10,000 test images at hand: 7,000 / 2,000 / 1,000
 VALIDATION_FRACTION = 2 / 9  # of the rest: train : validation = 7 : 2
 
 
@@ -41,7 +43,8 @@ def load_splits(dataset: str, data_dir: Path | None = None, test_seed: int = 0, 
     data = DATASETS[dataset](data_dir)
     rest, test = data, data.test
     if test is None:
-        test_indices, rest_indices = stratified(data.y, TEST_FRACTION, test_seed)
+        fraction = TEST_FRACTIONS.get(dataset, TEST_FRACTION)
+        test_indices, rest_indices = stratified(data.y, fraction, test_seed)
         rest, test = data.take(rest_indices), data.take(test_indices)
     validation_indices, train_indices = stratified(rest.y, VALIDATION_FRACTION, split_seed)
     return Splits(rest.take(train_indices), rest.take(validation_indices), test)

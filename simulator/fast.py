@@ -56,33 +56,41 @@ def same_architecture(first: StreamNet, other: StreamNet) -> str:
     return "" if sizes[0] == sizes[1] else f"its sizes are {sizes[1]}, those of the first {sizes[0]}"
 
 
-def run_fast(nets: list[StreamNet], samples: Images, learn: bool, precision: str) -> list[Record]:
+def run_fast(nets: list[StreamNet], samples: Images, learn: bool, precision: str, kenyon: bool = False) -> list[Record]:
     """Show images to nets of one architecture that `why_not_fast` has no objection to."""
-    name, dtype = architecture(nets[0]), np.dtype(precision)
-    shape = (len(nets), len(samples.images), nets[0].output_sizes[0])
-    counts, counters = np.zeros(shape, np.int64), np.zeros((len(nets), 2), np.int64)
+    name, dtype, total = architecture(nets[0]), np.dtype(precision), len(samples.images)
+    counts = np.zeros((len(nets), total, nets[0].output_sizes[0]), np.int64)
+    counters = np.zeros((len(nets), 2), np.int64)
+    cells = nets[0].elements["kc"].neuron.n if kenyon and name == "mushroom_body" else 0
+    seen = np.zeros((len(nets), total if cells else 1, cells), np.uint8)
+    state = _plastic_state(nets, dtype)
+    options = (*_shown(samples), int(samples.steps), bool(learn), bool(samples.reset))
     records = np.concatenate([constants(net.elements["o"], _rule(net), dtype) for net in nets])
-    labels = samples.labels
-    labels = np.full(len(samples.images), -1) if labels is None else np.asarray(labels, np.int64)
-    shown = (
-        np.require(samples.images, requirements=("C", "W")),
-        labels,
-        pixel_thresholds(samples.scale),
-        np.uint64(samples.seed),
-    )
-    options = (int(samples.steps), bool(learn), bool(samples.reset))
     if name == "shallow":
-        state = _plastic_state(nets, dtype)
-        shallow_kernel.run_shallow(records, *shown, *options, state, counts, counters, BLOCK)
+        shallow_kernel.run_shallow(records, *options, state, counts, counters, BLOCK)
     else:
-        weights, *others = _plastic_state(nets, dtype)
-        state = (np.ascontiguousarray(weights.transpose(0, 2, 1)), *others, *_hidden_state(nets, dtype))
-        hidden = np.concatenate([_hidden_constants(net, dtype) for net in nets])
-        masks = np.stack([_packed(net.elements["kc"].synapses[0]) for net in nets])
-        fan_out = np.stack([net.elements["kc"].synapses[0].fan_out for net in nets])
-        tables = (hidden, records, masks, fan_out)
-        mushroom_kernel.run_mushroom_body(*tables, *shown, *options, state, counts, counters, BLOCK)
-    return [_finish(net, c, state, samples, counts[c], counters[c], name) for c, net in enumerate(nets)]
+        state = (np.ascontiguousarray(state[0].transpose(0, 2, 1)), *state[1:], *_hidden_state(nets, dtype))
+        tables = (*_hidden_tables(nets, dtype), records)
+        mushroom_kernel.run_mushroom_body(*tables, *options, state, counts, counters, seen, BLOCK)
+    for c, net in enumerate(nets):
+        _write_back(net, [array[c] for array in state], counters[c])
+        net.after_run(total * samples.steps)
+    totals = [(int(spikes), int(operations)) for spikes, operations in counters]
+    return [Record(counts[c], *totals[c], name, kenyon=seen[c] if cells else None) for c in range(len(nets))]
+
+
+def _shown(samples: Images) -> tuple:
+    """Return what the kernels take of the samples, always of the same types: others would be compiled anew."""
+    images = np.require(samples.images, requirements=("C", "W"))
+    labels = np.full(len(images), -1) if samples.labels is None else np.array(samples.labels, np.int64)
+    return images, labels, int(samples.first), pixel_thresholds(samples.scale), np.uint64(samples.seed)
+
+
+def _hidden_tables(nets: list[StreamNet], dtype) -> tuple[np.ndarray, ...]:
+    """Return (constants of the hidden layers, connections as bits, fan-out of each glomerulus) of all nets."""
+    driven = [net.elements["kc"].synapses[0] for net in nets]
+    hidden = np.concatenate([_hidden_constants(net, dtype) for net in nets])
+    return hidden, np.stack([_packed(synapse) for synapse in driven]), np.stack([synapse.fan_out for synapse in driven])
 
 
 def _shape(net: StreamNet) -> dict:
@@ -170,20 +178,18 @@ def _hidden_constants(net: StreamNet, dtype) -> np.ndarray:
     return table
 
 
-def _finish(net: StreamNet, c: int, state, samples: Images, counts, counters, name: str) -> Record:
-    """Write net number `c`'s state back into its elements."""
+def _write_back(net: StreamNet, state: list[np.ndarray], counters: np.ndarray) -> None:
+    """Copy a net's state from the kernel's arrays into its elements."""
     layer, plastic = net.elements["o"], net.elements["o"].synapses[0]
-    weights, f, t_pre, small = (array[c] for array in state[:4])
-    plastic.weights[...] = weights if name == "shallow" else weights.T
+    weights, f, t_pre, small = state[:4]
+    plastic.weights[...] = weights.T if len(state) > 4 else weights
     plastic.filter.value[...], plastic.trace_pre[...] = f, t_pre
     for own, values in zip(_small(net), small, strict=True):
         own[...] = values
     layer.counters += counters  # of the whole net; the kernels do not count by layer
-    if name == "mushroom_body":
-        glom, single, kenyon, spiked = (array[c] for array in state[4:])
-        neurons = {layer_name: net.elements[layer_name].neuron for layer_name in mushroom_kernel.HIDDEN}
+    if len(state) > 4:
+        glom, single, kenyon, spiked = state[4:]
+        neurons = {name: net.elements[name].neuron for name in mushroom_kernel.HIDDEN}
         neurons["glom"].v[...], neurons["glom"].spikes[...] = glom
         neurons["lat"].v[0], neurons["lat"].spikes[0], neurons["inh"].v[0], neurons["inh"].spikes[0] = single
         neurons["kc"].v[...], neurons["kc"].spikes[...] = kenyon, spiked[: len(kenyon)]
-    net.after_run(len(samples.images) * samples.steps)
-    return Record(counts, int(counters[0]), int(counters[1]), name)

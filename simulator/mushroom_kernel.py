@@ -44,13 +44,30 @@ def pack_masks(mask: np.ndarray) -> np.ndarray:
 
 @njit(cache=True)
 def run_mushroom_body(
-    hidden, constants, masks, fan_out, images, labels, bounds, seed, steps, learn, reset, state, counts, counters, block
+    hidden,
+    masks,
+    fan_out,
+    constants,
+    images,
+    labels,
+    start,
+    bounds,
+    seed,
+    steps,
+    learn,
+    reset,
+    state,
+    counts,
+    counters,
+    seen,
+    block,
 ):
     """Show images (B, N) uint8 to C nets; as `shallow_kernel.run_shallow`.
 
     hidden, constants (C,) records; masks (C, N, W) uint64; fan_out (C, N). state = (weights (C, cells, K),
     f (C, cells), t_pre (C, cells), small (C, 5, K), glom (C, 2, N), single (C, 4), kenyon (C, cells), spiked (C, padded
-    cells) uint8): glom is v and s, single v and s of the lateral and of the inhibitory neuron, kenyon v.
+    cells) uint8): glom is v and s, single v and s of the lateral and of the inhibitory neuron, kenyon v. To
+    seen (C, B, cells) uint8 the Kenyon cells' spikes are added, unless it is empty.
     """
     weights, f, t_pre, small, glom, single, kenyon, spiked = state
     n, cells, precision = images.shape[1], kenyon.shape[1], weights.dtype
@@ -61,7 +78,7 @@ def run_mushroom_body(
     lists = (np.zeros(n, np.uint64), np.zeros(cells, np.uint32), np.zeros(len(spiked[0]), np.uint8))
     buffers = (np.zeros(n, precision), np.zeros((2, wide), precision), np.zeros((small.shape[2] + 2, wide), precision))
     for first in range(0, len(images), block):
-        encode_block(images, first, bounds, seed, False, index, sizes, limits, spikes)
+        encode_block(images, first, start, bounds, seed, False, index, sizes, limits, spikes)
         for c in range(len(constants)):
             for b in range(min(block, len(images) - first)):
                 if reset:
@@ -69,7 +86,7 @@ def run_mushroom_body(
                     spiked[c] = 0
                 own = (weights[c], f[c], t_pre[c], small[c], glom[c], single[c], kenyon[c], spiked[c])
                 given = (index[b, : sizes[b]], spikes[b], labels[first + b], masks[c], fan_out[c])
-                total = (counts[c, first + b], counters[c])
+                total = (counts[c, first + b], counters[c], seen[c, first + b] if seen.size else seen[c, 0])
                 _show(hidden[c], constants[c], own, given, learn, reset, total, drive, lists, buffers)
 
 
@@ -78,7 +95,7 @@ def _show(h, p, own, given, learn, reset, total, drive, lists, buffers):
     """Show one sample. Within a step, every layer reads what the others did in the last one: outputs come first."""
     weights, f, t_pre, small, glom, single, kenyon, spiked = own
     pixels, train, label, masks, fan_out = given
-    (counts, counters), (planes, unpacked), (active, cells, listed) = total, drive, lists
+    (counts, counters, seen), (planes, unpacked), (active, cells, listed) = total, drive, lists
     x, arrivals, scratch = buffers
     factors = np.zeros((3, len(counts)), scratch.dtype)
     listed[:], n_cells, n_active = 0, 0, 0
@@ -95,6 +112,8 @@ def _show(h, p, own, given, learn, reset, total, drive, lists, buffers):
         _drive(masks, active, n_active, planes, unpacked)
         counters[0] += arrived if t > 0 else 0  # what the Kenyon cells put out in the step before
         _step_kenyon(h, unpacked, inhibited, kenyon, spiked)
+        for c in range(len(seen)):
+            seen[c] += spiked[c]
         _step_single(h.inh_decay, h.inh_gain, h.inh_threshold, h.w_glom_inh * n_active, single[2:4])
         for i in range(n_active):
             counters[1] += fan_out[active[i]]

@@ -38,8 +38,9 @@ def padded_size(size):
 
 
 @njit(cache=True)
-def encode_block(images, first, bounds, seed, everything, index, sizes, limits, spikes):
+def encode_block(images, first, start, bounds, seed, everything, index, sizes, limits, spikes):
     """Encode the images (B, N) uint8 from `first` on into spikes (block, T, N), compact: channel j is pixel index[j].
+    The first image of all is sample `start` of the random stream.
 
     Listed in `index` (block, N) are the `sizes` (block,) pixels that can spike, or all with `everything`. `bounds`
     (256,) holds the thresholds of pixel values, `limits` (N,) uint32 is scratch.
@@ -55,7 +56,7 @@ def encode_block(images, first, bounds, seed, everything, index, sizes, limits, 
         sizes[b] = size
         padded = min(padded_size(size), spikes.shape[2])
         for t in range(steps):
-            key = step_key(seed, np.uint64((first + b) * steps + t))
+            key = step_key(seed, np.uint64((start + first + b) * steps + t))
             train = spikes[b, t]
             for j in range(size):
                 train[j] = draw(key, index[b, j]) < limits[j]

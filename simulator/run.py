@@ -30,6 +30,7 @@ class Images(NamedTuple):
     seed: int = 0  # of the spikes; see encoders.py
     scale: float = 1.0  # spikes per step of a pixel of 255
     reset: bool = True  # return to rest before each sample
+    first: int = 0  # number of the first sample in the stream of random spikes, to show a stream in parts
 
 
 class Trains(NamedTuple):
@@ -48,15 +49,22 @@ class Record(NamedTuple):
     backend: str  # step | graph | shallow | mushroom_body
     reason: str = ""  # why not a faster backend
     outputs: tuple[np.ndarray, ...] | None = None  # Trains: (B, T, size) per output port
+    kenyon: np.ndarray | None = None  # mushroom_body, where asked for: uint8 (B, cells), spikes of each Kenyon cell
 
 
 def run(
-    net: StreamNet, samples: Images | Trains, learn: bool = True, precision: str = "float64", backend: str = "auto"
+    net: StreamNet,
+    samples: Images | Trains,
+    learn: bool = True,
+    precision: str = "float64",
+    backend: str = "auto",
+    kenyon: bool = False,
 ) -> Record:
     """Show `samples` to the net, which keeps its state afterwards, as with step().
 
     backend: "auto" takes the fastest that knows the graph; "fast" (a kernel for one of the two networks), "graph" and
-    "step" insist. Only the fast ones know precision "float32". Raises ValueError for samples that do not fit the net,
+    "step" insist. Only the fast ones know precision "float32"; `kenyon` asks that of mushroom_body for the spikes of
+    each Kenyon cell. Raises ValueError for samples that do not fit the net,
     and where the graph has no such backend, with the reason.
     """
     _check(net, samples, precision, backend)
@@ -66,7 +74,7 @@ def run(
 
         reason = why_not_fast(net, samples)
         if not reason:
-            return run_fast([net], samples, learn, precision)[0]
+            return run_fast([net], samples, learn, precision, kenyon)[0]
     if backend == "fast" or precision == "float32":
         raise ValueError(f"no {precision} kernel for this net: {reason or 'given spike trains are not images'}")
     if backend != "step":
@@ -167,7 +175,7 @@ def _trains(net: StreamNet, samples: Images | Trains, first: int) -> tuple[np.nd
     part = slice(first, first + CHUNK)
     if isinstance(samples, Trains):
         return tuple(array[part] for array in samples.inputs)
-    x = encode_images(samples.images[part], samples.steps, samples.seed, samples.scale, first)
+    x = encode_images(samples.images[part], samples.steps, samples.seed, samples.scale, samples.first + first)
     if len(net.inputs) == 1:
         return (x,)
     m = np.zeros((*x.shape[:2], net.input_sizes[1]))

@@ -15,7 +15,7 @@ from simulator.poisson_kernel import encode_block, padded_size
 
 
 @njit(cache=True)
-def run_shallow(constants, images, labels, bounds, seed, steps, learn, reset, state, counts, counters, block):
+def run_shallow(constants, images, labels, start, bounds, seed, steps, learn, reset, state, counts, counters, block):
     """Show images (B, N) uint8 to C nets; labels (B,) int64, -1 for none.
 
     constants (C,) records; state = (weights (C, K, N), f (C, N), t_pre (C, N), small (C, 5, K)), where small are
@@ -28,7 +28,7 @@ def run_shallow(constants, images, labels, bounds, seed, steps, learn, reset, st
     factors = np.zeros((3, weights.shape[1]), precision)
     scratch = np.zeros((weights.shape[1] + 2, padded_size(n)), precision)
     for first in range(0, len(images), block):
-        encode_block(images, first, bounds, seed, not reset, index, sizes, limits, spikes)
+        encode_block(images, first, start, bounds, seed, not reset, index, sizes, limits, spikes)
         for c in range(len(constants)):
             for b in range(min(block, len(images) - first)):
                 if reset:

@@ -1,0 +1,152 @@
+"""The objective `streamnet`: learn a stream of images online, then evaluate with learning off. Imports no torch.
+
+Task of arXiv 2302.13210, section III-A. Supervised: each image is shown for some steps, together with its class at the
+modulatory input; afterwards, without that, the class is the output neuron with most spikes (the first of equals).
+Unsupervised: the metric is the l2 distance between an input and its projection, in the paper's words "the projection in
+the feature space defined by the synaptic weights". Our reading: x are the spikes or intensities that the learning
+synapses receive, r the output spikes, and the distance is |x / |x| - W^T r / |W^T r||, 1 where nothing is put out.
+
+`probe` shows the first samples to the net and stops a trial whose hidden layers are silent or saturated.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from simulator.networks import build
+from simulator.params import StreamnetParams
+from simulator.run import Images, Record, run
+from simulator.streamnet import StreamNet
+
+PROBED = 20  # samples after which a hopeless net is found out
+SILENT, SATURATED = 0.004, 0.4  # spikes per neuron and step of a hidden layer, outside of which a net is hopeless
+OUTPUT_SATURATED = 0.9  # the same for the output neurons; that they are silent at first is no fault
+CHUNK = 1000  # samples learnt between two chances to interrupt
+TRAIN_SAMPLES = 1000  # of those learnt, for the accuracy on them
+VALIDATION_SEED, TEST_SEED, TRAIN_SEED = 2**32, 2**32 + 1, 2**32 + 2  # of spikes; learning has the trial's own seed
+PICOJOULES_PER_OPERATION = 23.6  # of a synaptic operation on Loihi (table 3 of PMC10326429); an estimate
+
+
+def train_streamnet(
+    params: StreamnetParams, splits, report: Callable[[dict], None], device: str, seed: int
+) -> tuple[dict, str, dict[str, np.ndarray]]:
+    """Learn `splits.train` once and return (metrics, status, model); status ok | silent | saturated | interrupted.
+
+    `splits` has train, validation and test (loaders.Data of images); `report` gets the metrics "default" once. The
+    model is the net's state, to be loaded by `rebuild`. `device` must be cpu in effect: the simulator knows no other.
+    Raises ValueError for data that are not uint8 images.
+    """
+    started = time.perf_counter()
+    train, validation, test = (flat_images(data) for data in splits)
+    classes = len(splits.train.class_names)
+    order = np.random.default_rng([seed, 2]).permutation(len(train))[: params.samples or None]
+    net = build(params, train.shape[1], classes, seed)
+    status, learnt = learn(net, params, train[order], splits.train.y[order], seed)
+    score = {"supervised": accuracy, "unsupervised": similarity}[params.task]
+    default, record = score(net, params, validation, splits.validation.y, VALIDATION_SEED)
+    report({"default": default})
+    if status == "ok" and not record.counts.any():
+        status = "silent"
+    part = order[: min(learnt, TRAIN_SAMPLES)]
+    metrics = {
+        "default": default,
+        "train_accuracy": score(net, params, train[part], splits.train.y[part], TRAIN_SEED)[0],
+        "test_accuracy": score(net, params, test, splits.test.y, TEST_SEED)[0],
+        "epochs": 1,
+        "samples": learnt,
+        "spikes_per_inference": record.spikes / len(validation),
+        "synaptic_operations": record.operations / len(validation),
+        "energy_nj": record.operations / len(validation) * PICOJOULES_PER_OPERATION / 1000,
+        "parameters": net.elements["o"].synapses[0].weights.size,
+        "seconds": time.perf_counter() - started,
+    }
+    return metrics, status, model_of(net, seed, train.shape[1], classes)
+
+
+def flat_images(data) -> np.ndarray:
+    """Return the images of a loaders.Data as uint8 (B, N). Raises ValueError for another kind of data."""
+    if data.x.dtype != np.uint8 or data.step_ms is not None or data.x.ndim < 3:
+        raise ValueError(f"streamnet takes uint8 images (B, H, W), not {data.x.dtype} of shape {data.x.shape}")
+    return data.x.reshape(len(data.x), -1)
+
+
+def learn(
+    net: StreamNet, params: StreamnetParams, images: np.ndarray, labels: np.ndarray, seed: int
+) -> tuple[str, int]:
+    """Show the images (B, N) once with learning on. Returns (status, samples learnt); a hopeless net learns PROBED."""
+    labels = labels if params.task == "supervised" else None
+    status = probe(net, params, images[:PROBED], None if labels is None else labels[:PROBED], seed)
+    first, last = 0, len(images) if status == "ok" else min(PROBED, len(images))
+    try:
+        while first < last:
+            end = min(first + CHUNK, last)
+            part = None if labels is None else labels[first:end]
+            shown = Images(images[first:end], part, params.steps, seed, params.scale, params.reset, first)
+            run(net, shown, True, params.precision)
+            first = end
+    except KeyboardInterrupt:
+        status = "interrupted"
+    return status, first
+
+
+def probe(net: StreamNet, params: StreamnetParams, images: np.ndarray, labels: np.ndarray | None, seed: int) -> str:
+    """Show the images by step(), which counts each layer's spikes, and put the net back. Returns ok, silent, saturated.
+
+    Layers of one neuron are not judged: a lateral or inhibitory neuron may well be silent.
+    """
+    before = {name: array.copy() for name, array in net.state().items()}
+    run(net, Images(images, labels, params.steps, seed, params.scale, params.reset), True, backend="step")
+    activity = {name: layer.counters[0] / layer.neuron.n for name, layer in net.elements.items() if layer.neuron.n > 1}
+    net.load_state(before)
+    shown = len(images) * params.steps
+    for name, spikes in activity.items():
+        if spikes > shown * (OUTPUT_SATURATED if name == "o" else SATURATED):
+            return "saturated"
+        if name != "o" and spikes < shown * SILENT:
+            return "silent"
+    return "ok"
+
+
+def accuracy(net, params, images, labels, seed) -> tuple[float, Record]:
+    """Return the fraction of images (B, N) classified rightly, and the run's record. The net does not learn."""
+    record = _evaluate(net, params, images, seed)
+    return float((record.counts.argmax(axis=1) == labels).mean()) if len(images) else 0.0, record
+
+
+def similarity(net, params, images, labels, seed) -> tuple[float, Record]:
+    """Return 1 - the mean l2 distance between inputs and their projections (see above), and the run's record."""
+    record = _evaluate(net, params, images, seed, kenyon=True)
+    x = images if record.kenyon is None else record.kenyon
+    projected = record.counts @ net.elements["o"].synapses[0].weights  # (B, E)
+    return 1 - float(np.linalg.norm(_unit(x) - _unit(projected), axis=1).mean()) if len(images) else 0.0, record
+
+
+def model_of(net: StreamNet, seed: int, n_inputs: int, n_classes: int) -> dict[str, np.ndarray]:
+    """Return copies of all state arrays and what else `rebuild` needs."""
+    facts = {"seed": np.array(seed), "n_inputs": np.array(n_inputs), "n_classes": np.array(n_classes)}
+    return facts | {name: array.copy() for name, array in net.state().items()}
+
+
+def rebuild(params: StreamnetParams, model: dict[str, np.ndarray]) -> StreamNet:
+    """Return the net of a saved model. Fixed connections come from the seed, everything learnt from the arrays."""
+    state = dict(model)
+    seed, n_inputs, n_classes = (int(state.pop(name)) for name in ("seed", "n_inputs", "n_classes"))
+    net = build(params, n_inputs, n_classes, seed)
+    net.load_state(state)
+    return net
+
+
+def _evaluate(net, params, images, seed, kenyon=False) -> Record:
+    if params.reset is False:
+        net.reset()  # an evaluation does not depend on what was shown before it
+    shown = Images(images, None, params.steps, seed, params.scale, params.reset)
+    return run(net, shown, False, params.precision, kenyon=kenyon)
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    """Scale the rows (B, E) to length 1; rows of zeros stay."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.where(lengths > 0, lengths, 1)

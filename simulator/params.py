@@ -1,4 +1,16 @@
-"""StreamnetParams: the hyperparameters of the objective `streamnet`; the defaults learn MNIST with the shallow net."""
+"""StreamnetParams: the hyperparameters of the objective `streamnet`; the defaults learn MNIST with the shallow net.
+
+The search spaces follow arXiv 2302.13210: streamnet_mnist is its Table I, streamnet_mnist_mushroom its Table II. Where
+the paper's text is lost or silent the choice is ours:
+- lr: the lower bound is lost; 1e-4, logarithmic.
+- traces: the symbols are lost, one range 0.05 to 1 is left. Searched is the growth `trace_*`; 1 - trace_* stays.
+  `keep_*` sets that apart, for a search with two numbers per trace.
+- weights are hybrid, between -w_limit and w_limit, and begin at `init` of that.
+- 5,000 Kenyon cells (50,000 learning synapses, ten outputs); w_inh_kenyon, 0 to 2, has no row in Table II.
+- reset, refractory: not reported. The paper's 4 and 6 output spikes in 8 steps fit a refractory step in the shallow and
+  none in the complex network; here both have none unless told.
+streamnet_digits is ours: Table I with larger weights, for 64 pixels instead of 784, and longer samples.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,186 @@
+"""The objective: it learns, says what went wrong, repeats itself, imports nothing slow; parameters, search spaces."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from loaders import Data
+from search_spaces import check_space, default_parameters, load_space, make_params
+from setup_hpo import Splits, load_splits
+from simulator import objective
+from simulator.objective import VALIDATION_SEED, accuracy, flat_images, rebuild, train_streamnet
+from simulator.params import StreamnetParams
+from simulator.run import Images, run
+
+TASKS = ("streamnet_digits", "streamnet_mnist", "streamnet_mnist_mushroom")
+DIGITS = StreamnetParams(
+    steps=16, tau_out=6.8, tau_input=3.4, tau_mod=0.52, trace_pre=0.33, trace_post=0.8, trace_mod=0.31, alpha=0.38,
+    lr=0.034, w_limit=1.6,
+)  # fmt: skip
+MUSHROOM = replace(
+    DIGITS, network="mushroom_body", kenyon_cells=500, probability=0.15, w_input_glom=4.0, w_glom_kenyon=0.5,
+    tau_glom=1.0, w_glom_inh=0.0, w_limit=0.5,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_splits("digits")
+
+
+def train(params, splits, seed=0):
+    reports = []
+    metrics, status, model = train_streamnet(params, splits, reports.append, "cpu", seed)
+    assert reports == [{"default": metrics["default"]}]
+    return metrics, status, model
+
+
+@pytest.mark.parametrize("params, least", [(DIGITS, 0.85), (MUSHROOM, 0.5)])
+def test_it_learns_digits(digits, params, least):
+    metrics, status, model = train(params, digits)
+    assert status == "ok" and metrics["samples"] == 1118 and metrics["epochs"] == 1
+    assert metrics["default"] > least and metrics["test_accuracy"] > least and metrics["train_accuracy"] > least
+    assert metrics["parameters"] == model["o/synapse0/weights"].size == 10 * (64 if params is DIGITS else 500)
+    assert all(np.isfinite(value) for value in metrics.values())
+
+
+def test_same_seed_same_result_and_a_rebuilt_model_agrees(digits):
+    (first, _, model), (second, _, again), (other, _, _) = (train(MUSHROOM, digits, seed) for seed in (0, 0, 1))
+    seconds = first.pop("seconds"), second.pop("seconds"), other.pop("seconds")
+    assert first == second and first != other and min(seconds) > 0
+    for name, array in model.items():
+        np.testing.assert_array_equal(array, again[name])
+    images = flat_images(digits.validation)
+    rebuilt = accuracy(rebuild(MUSHROOM, model), MUSHROOM, images, digits.validation.y, VALIDATION_SEED)[0]
+    assert rebuilt == first["default"]
+
+
+def test_operations_are_counted_as_defined(digits):
+    # The shallow net: every input spike meets ten plastic synapses; nothing else spikes but the output.
+    metrics, _, model = train(DIGITS, digits)
+    net = rebuild(DIGITS, model)
+    shown = Images(flat_images(digits.validation), None, DIGITS.steps, VALIDATION_SEED)
+    record = run(net, shown, learn=False, backend="step")
+    from simulator.encoders import encode_images
+
+    inputs = encode_images(shown.images, DIGITS.steps, VALIDATION_SEED).sum()
+    assert metrics["synaptic_operations"] == pytest.approx(10 * inputs / 320)
+    assert metrics["spikes_per_inference"] == pytest.approx(record.spikes / 320, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "changes, status",
+    [
+        ({"w_glom_kenyon": 0.0}, "silent"),
+        ({"w_glom_kenyon": 9.0}, "saturated"),
+        ({"network": "shallow", "lr": 0.0}, "silent"),
+        (
+            {"network": "shallow", "alpha": 4.0, "lr": 0.5, "w_limit": 50.0, "tau_out": 1.0, "trace_post": 0.01},
+            "saturated",
+        ),
+    ],
+)
+def test_hopeless_nets_are_finished_trials(digits, changes, status):
+    metrics, found, _ = train(replace(MUSHROOM, **changes), digits)
+    assert found == status and 0 <= metrics["default"] <= 1
+    assert metrics["samples"] == (1118 if changes.get("lr") == 0 else 20)
+
+
+@pytest.mark.parametrize("network", ["shallow", "mushroom_body"])
+def test_unsupervised_learning_brings_projections_nearer(digits, network):
+    base = replace(MUSHROOM, network=network, task="unsupervised", rule="stdp", init=1.0, w_limit=0.5, a_minus=0.002)
+    still, learning = (train(replace(base, a_plus=a, a_minus=m), digits)[0] for a, m in ((0.0, 0.0), (0.01, 0.004)))
+    assert learning["default"] > still["default"] + 0.1
+    assert learning["default"] <= 1
+
+
+def test_similarity_by_hand(monkeypatch):
+    # W^T r = (3, 4) for r = (1, 1) and W = [[3, 0], [0, 4]]: unit vector (.6, .8). x = (0, 255): distance to (0, 1) is
+    # sqrt(.36 + .04) = .6325. A sample without output spikes has distance 1.
+    from simulator.networks import build
+
+    net = build(replace(DIGITS, w_limit=5.0), 2, 2)
+    net.elements["o"].synapses[0].weights[...] = [[3, 0], [0, 4]]
+    record = run(net, Images(np.zeros((2, 2), np.uint8), None))
+    shown = record._replace(counts=np.array([[1, 1], [0, 0]]))
+    monkeypatch.setattr(objective, "run", lambda *args, **options: shown)
+    images = np.array([[0, 255], [0, 255]], dtype=np.uint8)
+    assert objective.similarity(net, DIGITS, images, None, 0)[0] == pytest.approx(1 - (np.sqrt(0.4) + 1) / 2)
+
+
+def test_interrupt_evaluates_as_it_stands(digits, monkeypatch):
+    original, calls = objective.run, []
+
+    def interrupted(net, shown, learn, *args, **options):
+        calls.append(learn)
+        if len(calls) == 3:  # after the probe and the first part
+            raise KeyboardInterrupt
+        return original(net, shown, learn, *args, **options)
+
+    monkeypatch.setattr(objective, "run", interrupted)
+    metrics, status, _ = train(DIGITS, digits)
+    assert status == "interrupted" and metrics["samples"] == 1000 and metrics["default"] > 0.7
+
+
+def test_learning_in_parts_is_learning_at_once(digits, monkeypatch):
+    whole = train(DIGITS, digits)[2]
+    monkeypatch.setattr(objective, "CHUNK", 300)
+    np.testing.assert_array_equal(train(DIGITS, digits)[2]["o/synapse0/weights"], whole["o/synapse0/weights"])
+
+
+def test_events_are_refused():
+    events = Data(np.zeros((4, 5, 3), np.uint8), np.zeros(4, np.int64), ("a", "b"), step_ms=1.0)
+    with pytest.raises(ValueError, match=r"streamnet takes uint8 images \(B, H, W\), not uint8 of shape \(4, 5, 3\)"):
+        train(DIGITS, Splits(events, events, events))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_search_spaces_fit_the_parameters(task):
+    space = load_space(task)
+    check_space(space, StreamnetParams)
+    make_params(StreamnetParams, default_parameters(space, StreamnetParams))
+
+
+@pytest.mark.parametrize(
+    "field, value, rule",
+    [
+        ("network", "deep", "one of shallow, mushroom_body"),
+        ("steps", 0, "at least 1"),
+        ("steps", 8.0, "an integer"),
+        ("reset", 1, "true or false"),
+        ("lr", -0.1, "at least 0"),
+        ("tau_out", 0, "above 0"),
+        ("alpha", float("nan"), "a finite number"),
+        ("trace_pre", 1.5, "at most 1"),
+        ("probability", 1.5, "at most 1"),
+        ("samples", -1, "at least 0"),
+    ],
+)
+def test_wrong_parameters_are_named(field, value, rule):
+    with pytest.raises(ValueError, match=f"{field} must be {rule}, not {value!r}"):
+        StreamnetParams(**{field: value})
+
+
+def test_rule_and_task_must_agree():
+    with pytest.raises(ValueError, match="rule must be stdp where task is unsupervised, not 'mse'"):
+        StreamnetParams(task="unsupervised")
+    with pytest.raises(ValueError, match="rule must be a modulated one where task is supervised, not 'stdp'"):
+        StreamnetParams(rule="stdp")
+
+
+def test_nothing_slow_is_imported():
+    code = (
+        "import sys; from setup_hpo import load_splits; from simulator.objective import *\n"
+        "splits = load_splits('digits')\n"
+        "train_streamnet(StreamnetParams(samples=30), splits, print, 'cpu', 0)\n"
+        "slow = {'torch', 'tonic', 'sklearn', 'pandas', 'nni'} & set(sys.modules)\n"
+        "sys.exit(f'imported: {slow}' if slow else 0)"
+    )
+    root = Path(__file__).parent.parent
+    ran = subprocess.run([sys.executable, "-c", code], cwd=root, env=os.environ, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr

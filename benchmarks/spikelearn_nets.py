@@ -1,8 +1,8 @@
 """The paper's two networks in spikelearn 0.1.2, the released reference, with what it lacks added from outside.
 
 The released code cannot run the paper's task as it is. Added here: the rule with alpha and the modulatory trace; a
-reset that clears the elements' outputs as well (theirs lets the last spikes of a sample into the next one); the low-pass
-of the modulatory spikes, which is done before they enter. Its learn=False fails and is not needed for these measurements.
+reset that clears the elements' outputs as well (theirs lets a sample's last spikes into the next one); the low-pass of
+the modulatory spikes, which is done before they enter. Its learn=False fails, and is not needed here.
 """
 
 from __future__ import annotations

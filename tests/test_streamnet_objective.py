@@ -79,16 +79,24 @@ def test_operations_are_counted_as_defined(digits):
         ({"w_glom_kenyon": 0.0}, "silent"),
         ({"w_glom_kenyon": 9.0}, "saturated"),
         ({"network": "shallow", "lr": 0.0}, "silent"),
-        (
-            {"network": "shallow", "alpha": 4.0, "lr": 0.5, "w_limit": 50.0, "tau_out": 1.0, "trace_post": 0.01},
-            "saturated",
-        ),
     ],
 )
 def test_hopeless_nets_are_finished_trials(digits, changes, status):
     metrics, found, _ = train(replace(MUSHROOM, **changes), digits)
     assert found == status and 0 <= metrics["default"] <= 1
     assert metrics["samples"] == (1118 if changes.get("lr") == 0 else 20)
+
+
+def test_flooded_output_is_saturated_and_the_probe_leaves_no_trace(digits):
+    from simulator.networks import build
+
+    params = replace(DIGITS, w_limit=90.0, lr=0.0, tau_input=0.0)
+    net = build(params, 64, 10)
+    net.elements["o"].synapses[0].weights[...] = 90.0
+    before = {name: array.copy() for name, array in net.state().items()}
+    assert objective.probe(net, params, flat_images(digits.train)[:20], digits.train.y[:20], 0) == "saturated"
+    for name, array in net.state().items():
+        np.testing.assert_array_equal(array, before[name])
 
 
 @pytest.mark.parametrize("network", ["shallow", "mushroom_body"])

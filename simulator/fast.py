@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from simulator import mushroom_kernel, shallow_kernel
+from simulator.drive_kernel import pack_masks
 from simulator.encoders import pixel_thresholds
 from simulator.lowering import RULES
 from simulator.neurons import LIF, Layer
@@ -64,14 +65,14 @@ def run_fast(nets: list[StreamNet], samples: Images, learn: bool, precision: str
     cells = nets[0].elements["kc"].neuron.n if kenyon and name == "mushroom_body" else 0
     seen = np.zeros((len(nets), total if cells else 1, cells), np.uint8)
     state = _plastic_state(nets, dtype)
-    options = (*_shown(samples), int(samples.steps), bool(learn), bool(samples.reset))
+    shown, options = _shown(samples), (int(samples.steps), bool(learn), bool(samples.reset))
     records = np.concatenate([constants(net.elements["o"], _rule(net), dtype) for net in nets])
     if name == "shallow":
-        shallow_kernel.run_shallow(records, *options, state, counts, counters, BLOCK)
+        shallow_kernel.run_shallow(records, shown, options, state, (counts, counters), BLOCK)
     else:
         state = (np.ascontiguousarray(state[0].transpose(0, 2, 1)), *state[1:], *_hidden_state(nets, dtype))
         tables = (*_hidden_tables(nets, dtype), records)
-        mushroom_kernel.run_mushroom_body(*tables, *options, state, counts, counters, seen, BLOCK)
+        mushroom_kernel.run_mushroom_body(tables, shown, options, state, (counts, counters, seen), BLOCK)
     for c, net in enumerate(nets):
         _write_back(net, [array[c] for array in state], counters[c])
         net.after_run(total * samples.steps)
@@ -107,7 +108,7 @@ def _shape(net: StreamNet) -> dict:
 def _packed(synapse: Sparse) -> np.ndarray:
     """Return the synapse's connections as bits, which are made once."""
     if not hasattr(synapse, "packed"):
-        synapse.packed = mushroom_kernel.pack_masks(synapse.mask)
+        synapse.packed = pack_masks(synapse.mask)
     return synapse.packed
 
 

@@ -1,11 +1,8 @@
 """The mushroom body, compiled. Made fast by
 
-- bit-sliced counting: which Kenyon cells a glomerulus reaches is a row of bits; the rows of the spiking glomeruli are
-  added with carry-save adders, for 64 cells per word (512 with vector instructions);
+- counting each Kenyon cell's spiking glomeruli bit by bit, for many cells at a time (drive_kernel.py);
 - following only Kenyon cells that have spiked: others have no trace and give no current. Their weights are copied into
   a compact block, and back after the sample.
-
-Cell c is bit c // (8 W) of byte c % (8 W) of a row of W words, so that counts unpack into bytes in order.
 """
 
 from __future__ import annotations
@@ -13,18 +10,16 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from simulator.drive_kernel import SEGMENT, count_spiking
 from simulator.plastic_kernel import FAST, change_all, scatter, step_plastic
 from simulator.poisson_kernel import encode_block, padded_size
 
-SEGMENT = 128  # words whose counts are collected at a time: 8,192 cells
 HIDDEN = ("glom", "lat", "inh", "kc")
 CONSTANTS = (
     *(f"{name}_{what}" for name in HIDDEN for what in ("decay", "gain", "threshold")),
     *("w_input_glom", "w_input_lat", "w_lat_glom", "w_glom_inh", "w_inh_kenyon", "w_glom_kenyon", "one", "zero"),
 )
 OPERATIONS = ("ops_input", "ops_lat", "ops_inh", "ops_glom_inh")  # per spike: synapses that it reaches
-_PLANE = tuple(np.uint64(SEGMENT * plane) for plane in range(8))  # where the bits of counts begin, lowest first
-_ONES = np.uint64(0x0101010101010101)
 
 
 def hidden_dtype(precision) -> np.dtype:
@@ -32,44 +27,18 @@ def hidden_dtype(precision) -> np.dtype:
     return np.dtype([(name, precision) for name in CONSTANTS] + [(name, np.int64) for name in OPERATIONS])
 
 
-def pack_masks(mask: np.ndarray) -> np.ndarray:
-    """Return a connection mask (E, cells) as rows of bits (E, W) uint64; see the module."""
-    cells = mask.shape[1]
-    width = -(-cells // 512) * 64  # bytes
-    padded = np.zeros((len(mask), 8 * width), dtype=bool)
-    padded[:, :cells] = mask
-    packed = np.packbits(padded.reshape(len(mask), 8, width), axis=1, bitorder="little")  # (E, 1, width)
-    return np.ascontiguousarray(packed.reshape(len(mask), width)).view(np.uint64)
-
-
 @njit(cache=True)
-def run_mushroom_body(
-    hidden,
-    masks,
-    fan_out,
-    constants,
-    images,
-    labels,
-    start,
-    bounds,
-    seed,
-    steps,
-    learn,
-    reset,
-    state,
-    counts,
-    counters,
-    seen,
-    block,
-):
-    """Show images (B, N) uint8 to C nets; as `shallow_kernel.run_shallow`.
+def run_mushroom_body(tables, shown, options, state, totals, block):
+    """Show images to C nets. shown, options as in `shallow_kernel.run_shallow`.
 
-    hidden, constants (C,) records; masks (C, N, W) uint64; fan_out (C, N). state = (weights (C, cells, K),
-    f (C, cells), t_pre (C, cells), small (C, 5, K), glom (C, 2, N), single (C, 4), kenyon (C, cells), spiked (C, padded
-    cells) uint8): glom is v and s, single v and s of the lateral and of the inhibitory neuron, kenyon v. To
-    seen (C, B, cells) uint8 the Kenyon cells' spikes are added, unless it is empty.
+    tables = (hidden (C,) records, masks (C, N, W) uint64, fan_out (C, N), constants (C,) records). state = (weights
+    (C, cells, K), f (C, cells), t_pre (C, cells), small (C, 5, K), glom (C, 2, N), single (C, 4), kenyon (C, cells),
+    spiked (C, padded cells) uint8): glom is v and s, single v and s of the lateral and of the inhibitory neuron, kenyon
+    v. totals = (counts, counters, seen (C, B, cells) uint8): to `seen`, unless empty, Kenyon cells' spikes are added.
     """
+    (hidden, masks, fan_out, constants), (images, labels, start, bounds, seed) = tables, shown
     weights, f, t_pre, small, glom, single, kenyon, spiked = state
+    (steps, learn, reset), (counts, counters, seen) = options, totals
     n, cells, precision = images.shape[1], kenyon.shape[1], weights.dtype
     index, sizes = np.zeros((block, n), np.uint32), np.zeros(block, np.int64)
     spikes, limits = np.zeros((block, steps, padded_size(n)), precision), np.zeros(n, np.uint32)
@@ -109,7 +78,7 @@ def _show(h, p, own, given, learn, reset, total, drive, lists, buffers):
         now, before = arrivals[t % 2], arrivals[(t + 1) % 2]
         _arrive(spiked, cells, n_cells, now, before, t == 0)
         arrived = step_plastic(p, scratch, size, now, before, small, label, learn, factors, counts, counters)
-        _drive(masks, active, n_active, planes, unpacked)
+        count_spiking(masks, active, n_active, planes, unpacked)
         counters[0] += arrived if t > 0 else 0  # what the Kenyon cells put out in the step before
         _step_kenyon(h, unpacked, inhibited, kenyon, spiked)
         for c in range(len(seen)):
@@ -218,78 +187,6 @@ def _fill(x, pixels, train):
         x[pixels[j]] = train[j]
         bright += train[j]
     return bright
-
-
-@njit(cache=True)
-def _drive(masks, active, n_active, planes, unpacked):
-    """Count, for each Kenyon cell, its spiking glomeruli: `unpacked` (8, W) holds the counts as bytes."""
-    words = unpacked.shape[1]
-    for first in range(0, words, SEGMENT):
-        last = min(first + SEGMENT, words)
-        planes[:] = 0
-        for i in range(0, n_active - 7, 8):
-            a, b = active[i : i + 4], active[i + 4 : i + 8]
-            _add_eight(
-                planes,
-                *(masks[a[0], first:last], masks[a[1], first:last], masks[a[2], first:last], masks[a[3], first:last]),
-                *(masks[b[0], first:last], masks[b[1], first:last], masks[b[2], first:last], masks[b[3], first:last]),
-            )
-        for i in range(n_active - n_active % 8, n_active):
-            _add_one(planes, masks[active[i], first:last])
-        for bit in range(8):
-            _unpack(planes, np.uint64(bit), unpacked[bit, first:last])
-
-
-@njit(cache=True)
-def _add_eight(planes, a, b, c, d, e, f, g, h):
-    """Add eight rows of bits to the bit-sliced counts: seven full adders, then the carry of eights."""
-    for w in range(np.uint64(len(a))):
-        ones, twos_a = _full_adder(planes[w], a[w], b[w])
-        ones, twos_b = _full_adder(ones, c[w], d[w])
-        twos, fours_a = _full_adder(planes[w + _PLANE[1]], twos_a, twos_b)
-        ones, twos_a = _full_adder(ones, e[w], f[w])
-        ones, twos_b = _full_adder(ones, g[w], h[w])
-        twos, fours_b = _full_adder(twos, twos_a, twos_b)
-        fours, carry = _full_adder(planes[w + _PLANE[2]], fours_a, fours_b)
-        planes[w], planes[w + _PLANE[1]], planes[w + _PLANE[2]] = ones, twos, fours
-        carry = _add_carry(planes, w + _PLANE[3], carry)
-        carry = _add_carry(planes, w + _PLANE[4], carry)
-        carry = _add_carry(planes, w + _PLANE[5], carry)
-        carry = _add_carry(planes, w + _PLANE[6], carry)
-        _add_carry(planes, w + _PLANE[7], carry)
-
-
-@njit(cache=True)
-def _full_adder(a, b, c):
-    """Return (sum, carry) of three bits, in 64 places at once."""
-    half = a ^ b
-    return half ^ c, (a & b) | (half & c)
-
-
-@njit(cache=True)
-def _add_carry(planes, at, carry):
-    """Add one bit to planes[at]; return the carry."""
-    old = planes[at]
-    planes[at] = old ^ carry
-    return old & carry
-
-
-@njit(cache=True)
-def _add_one(planes, row):
-    for w in range(np.uint64(len(row))):
-        carry = row[w]
-        for plane in _PLANE:
-            carry = _add_carry(planes, w + plane, carry)
-
-
-@njit(cache=True)
-def _unpack(planes, bit, counts):
-    """Collect one bit of each byte of all planes into counts, one byte each."""
-    for w in range(np.uint64(len(counts))):
-        total = (planes[w] >> bit) & _ONES
-        for power in range(1, 8):
-            total += ((planes[w + _PLANE[power]] >> bit) & _ONES) << np.uint64(power)
-        counts[w] = total
 
 
 @njit(cache=True, fastmath=FAST)

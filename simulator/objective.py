@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -64,6 +65,14 @@ def train_streamnet(
         "seconds": time.perf_counter() - started,
     }
     return metrics, status, model_of(net, seed, train.shape[1], classes)
+
+
+def warm(params: StreamnetParams) -> None:
+    """Compile the kernel of the params' network, or load it from the cache, so that trials need not do it at once."""
+    images, labels = np.zeros((2, 4), np.uint8), np.zeros(2, np.int64)
+    small = replace(params, kenyon_cells=8)
+    for learning in (True, False):
+        run(build(small, 4, 2), Images(images, labels, params.steps), learning, params.precision)
 
 
 def flat_images(data) -> np.ndarray:

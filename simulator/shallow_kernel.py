@@ -15,12 +15,15 @@ from simulator.poisson_kernel import encode_block, padded_size
 
 
 @njit(cache=True)
-def run_shallow(constants, images, labels, start, bounds, seed, steps, learn, reset, state, counts, counters, block):
-    """Show images (B, N) uint8 to C nets; labels (B,) int64, -1 for none.
+def run_shallow(constants, shown, options, state, totals, block):
+    """Show images to C nets of the records constants (C,).
 
-    constants (C,) records; state = (weights (C, K, N), f (C, N), t_pre (C, N), small (C, 5, K)), where small are
-    v, s, t_post, m, t_mod. Adds the output spikes to counts (C, B, K), and [spikes, operations] to counters (C, 2).
+    shown = (images (B, N) uint8, labels (B,) int64, -1 for none, number of the first image in the random stream, the
+    256 thresholds of pixels, seed); options = (steps, learn, reset); state = (weights (C, K, N), f (C, N), t_pre
+    (C, N), small (C, 5, K)), where small are v, s, t_post, m, t_mod. totals = (counts (C, B, K), counters (C, 2)): to
+    these the output spikes, and [spikes, operations], are added.
     """
+    (images, labels, start, bounds, seed), (steps, learn, reset), (counts, counters) = shown, options, totals
     weights, f, t_pre, small = state
     n, precision = images.shape[1], weights.dtype
     index, sizes = np.zeros((block, n), np.uint32), np.zeros(block, np.int64)

@@ -5,6 +5,7 @@ import pytest
 
 from simulator.neurons import LIF, Layer
 from simulator.plasticity import FLUSH, MSE, STDP, Decay, ModulatedSTDP, ReleasedMSE
+from simulator.run import Trains, run
 from simulator.streamnet import StreamNet
 from simulator.synapses import OneToOne, Plastic, Static
 
@@ -137,19 +138,23 @@ def as_text(outputs):
     return " ".join("".join(str(int(s)) for s in row) for row in outputs)
 
 
+@pytest.mark.parametrize("backend", ["step", "graph"])
 @pytest.mark.parametrize("refractory", [True, False])
-def test_released_mse_equals_the_reference(refractory):
+def test_released_mse_equals_the_reference(refractory, backend):
     spikes, weights = GOLDEN_MSE[refractory]
     traces = Decay(0.4, 0.6), Decay(0.3, 0.7), Decay(0.5, 0.5)
     plastic = Plastic(start_weights(2, 3) * 2, ReleasedMSE(0.05), *traces, bounds=(-0.5, 0.5), tau=1.5)
     net = StreamNet({"x": 3, "m": 2})
     net.add("o", Layer(LIF(2, 2.0, 0.2, refractory), [plastic]), "x", "m")
     net.expose("o")
-    assert as_text(net.step(x, [1, 0])[0] for x in trains(12, 3, 1, 1, 2)) == spikes
+    x, m = trains(12, 3, 1, 1, 2), np.tile([1.0, 0.0], (12, 1))
+    (outputs,) = run(net, Trains((x[None], m[None])), backend=backend).outputs
+    assert as_text(outputs[0]) == spikes
     np.testing.assert_allclose(plastic.weights, weights, rtol=0, atol=1e-15)
 
 
-def test_stdp_in_a_loop_with_delayed_inhibition_equals_the_reference():
+@pytest.mark.parametrize("backend", ["step", "graph"])
+def test_stdp_in_a_loop_with_delayed_inhibition_equals_the_reference(backend):
     net = StreamNet({"x": 3})
     inhibition = Static(start_weights(3, 2), "inhibitory", tau=2.0, delay=1)
     net.add("a", Layer(LIF(3, 1.5, 0.1), [OneToOne(np.array([0.6, 0.5, 0.4])), inhibition]), "x")
@@ -159,7 +164,7 @@ def test_stdp_in_a_loop_with_delayed_inhibition_equals_the_reference():
     net.expose("b")
     net.expose("a")
     x = np.minimum(trains(15, 3, 2, 3, 5) + trains(15, 3, 1, 1, 3), 1)
-    outputs = [np.concatenate(net.step(row)) for row in x]
+    outputs = np.concatenate(run(net, Trains((x[None],)), backend=backend).outputs, axis=2)[0]
     expected = "00100 01011 10011 01100 00001 00110 11110 00001 00010 11100 00101 11010 00101 11001 00010"
     assert as_text(outputs) == expected
     golden = [

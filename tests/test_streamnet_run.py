@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from simulator.drive_kernel import SEGMENT, count_spiking, pack_masks
 from simulator.encoders import Periodic, Poisson
 from simulator.networks import build
 from simulator.neurons import LIF, Layer
@@ -171,6 +172,20 @@ def test_mushroom_body_counts_more_than_a_byte_of_glomeruli():
     few = Images(images[1:, :200], None, 4)
     exact = run(build(params, 200, 3), few, backend="step")
     np.testing.assert_array_equal(run(build(params, 200, 3), few, backend="fast").spikes, exact.spikes)
+
+
+@pytest.mark.parametrize("cells", [5, 512, 613, 9000])
+def test_bit_sliced_counts_are_sums(cells):
+    rng = np.random.default_rng(cells)
+    mask = rng.random((300, cells)) < 0.4
+    masks = pack_masks(mask)
+    planes, counts = np.zeros(8 * SEGMENT, np.uint64), np.zeros((8, masks.shape[1]), np.uint64)
+    for n in (0, 1, 8, 100, 255):
+        active = np.zeros(300, np.uint64)
+        active[:n] = rng.permutation(300)[:n]
+        count_spiking(masks, active, n, planes, counts)
+        found = counts.reshape(-1).view(np.uint8)[:cells]
+        np.testing.assert_array_equal(found, mask[active[:n].astype(int)].sum(axis=0))
 
 
 def test_wide_kenyon_layer_is_counted_in_segments():

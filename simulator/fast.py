@@ -70,7 +70,7 @@ def run_fast(nets: list[StreamNet], samples: Images, learn: bool, precision: str
     if name == "shallow":
         shallow_kernel.run_shallow(records, shown, options, state, (counts, counters), BLOCK)
     else:
-        state = (np.ascontiguousarray(state[0].transpose(0, 2, 1)), *state[1:], *_hidden_state(nets, dtype))
+        state = (*state, *_hidden_state(nets, dtype))
         tables = (*_hidden_tables(nets, dtype), records)
         mushroom_kernel.run_mushroom_body(tables, shown, options, state, (counts, counters, seen), BLOCK)
     for c, net in enumerate(nets):
@@ -183,7 +183,7 @@ def _write_back(net: StreamNet, state: list[np.ndarray], counters: np.ndarray) -
     """Copy a net's state from the kernel's arrays into its elements."""
     layer, plastic = net.elements["o"], net.elements["o"].synapses[0]
     weights, f, t_pre, small = state[:4]
-    plastic.weights[...] = weights.T if len(state) > 4 else weights
+    plastic.weights[...] = weights
     plastic.filter.value[...], plastic.trace_pre[...] = f, t_pre
     for own, values in zip(_small(net), small, strict=True):
         own[...] = values

@@ -32,7 +32,7 @@ def run_mushroom_body(tables, shown, options, state, totals, block):
     """Show images to C nets. shown, options as in `shallow_kernel.run_shallow`.
 
     tables = (hidden (C,) records, masks (C, N, W) uint64, fan_out (C, N), constants (C,) records). state = (weights
-    (C, cells, K), f (C, cells), t_pre (C, cells), small (C, 5, K), glom (C, 2, N), single (C, 4), kenyon (C, cells),
+    (C, K, cells), f (C, cells), t_pre (C, cells), small (C, 5, K), glom (C, 2, N), single (C, 4), kenyon (C, cells),
     spiked (C, padded cells) uint8): glom is v and s, single v and s of the lateral and of the inhibitory neuron, kenyon
     v. totals = (counts, counters, seen (C, B, cells) uint8): to `seen`, unless empty, Kenyon cells' spikes are added.
     """
@@ -96,7 +96,8 @@ def _show(h, p, own, given, learn, reset, total, drive, lists, buffers):
     counters[0] += _count(spiked)
     if learn:
         change_all(p, scratch, padded_size(n_cells), arrivals[(len(train) - 1) % 2], factors)
-        _copy_weights(cells, n_cells, scratch, weights)
+        for k in range(len(weights)):
+            scatter(scratch, k, cells[:n_cells], weights[k])
     scatter(scratch, len(counts), cells[:n_cells], f)
     scatter(scratch, len(counts) + 1, cells[:n_cells], t_pre)
 
@@ -128,12 +129,12 @@ def _list_bright(s, pixels, active):
 def _list_traces(own, cells, listed, scratch):
     """List the Kenyon cells that have a trace or a filtered value from the sample before; copy them into scratch."""
     weights, f, t_pre = own[0], own[1], own[2]
-    count, n_out = 0, weights.shape[1]
+    count, n_out = 0, len(weights)
     for c in range(len(f)):
         if f[c] != 0 or t_pre[c] != 0:
             listed[c], cells[count] = 1, c
             for k in range(n_out):
-                scratch[k, count] = weights[c, k]
+                scratch[k, count] = weights[k, c]
             scratch[n_out, count], scratch[n_out + 1, count] = f[c], t_pre[c]
             count += 1
     scratch[n_out:, count : padded_size(count)] = 0.0
@@ -150,11 +151,10 @@ def _list_new(spiked, cells, listed, count, weights, scratch):
                 if spiked[c] > listed[c]:
                     listed[c], cells[count] = 1, c
                     count += 1
-    n_out = weights.shape[1]
-    for i in range(before, count):
-        row = weights[cells[i]]
-        for k in range(n_out):
-            scratch[k, i] = row[k]
+    n_out = len(weights)
+    for k in range(n_out):
+        for i in range(before, count):
+            scratch[k, i] = weights[k, cells[i]]
     scratch[n_out:, before : padded_size(count)] = 0.0
     return count
 
@@ -167,15 +167,6 @@ def _arrive(spiked, cells, count, now, before, first):
     now[count : padded_size(count)] = 0
     if first:
         now[count:], before[:] = 0, 0
-
-
-@njit(cache=True)
-def _copy_weights(cells, count, scratch, weights):
-    n_out = weights.shape[1]
-    for i in range(count):
-        row = weights[cells[i]]
-        for k in range(n_out):
-            row[k] = scratch[k, i]
 
 
 @njit(cache=True)

@@ -44,21 +44,21 @@ class StreamnetParams:
     precision: str = "float32"  # of the compiled kernels
     # the learning synapses and their neurons
     rule: str = "mse"  # mse (the paper's) | mse_released (the released code's) | stdp | modulated_stdp
-    tau_out: float = 2.5  # decay time of the output neurons' potential [steps]
+    tau_out: float = 3.95  # decay time of the output neurons' potential [steps]
     refractory: bool = False  # output neurons are silent in the step after a spike
-    tau_input: float = 0.63  # low-pass of the presynaptic spikes [steps]; 0 passes them through
+    tau_input: float = 0.95  # low-pass of the presynaptic spikes [steps]; 0 passes them through
     tau_mod: float = 3.2  # low-pass of the modulatory spikes [steps]; 0 passes them through
     trace_pre: float = 0.19  # growth of the presynaptic trace per spike
-    trace_post: float = 0.37  # growth of the postsynaptic trace per spike
-    trace_mod: float = 0.063  # growth of the modulatory trace per unit of the low-passed modulatory spikes
+    trace_post: float = 0.48  # growth of the postsynaptic trace per spike
+    trace_mod: float = 0.074  # growth of the modulatory trace per unit of the low-passed modulatory spikes
     keep_pre: float = 0.0  # fraction of the presynaptic trace that stays after a step; 0 means 1 - trace_pre
     keep_post: float = 0.0  # the same for the postsynaptic trace
     keep_mod: float = 0.0  # the same for the modulatory trace
-    lr: float = 0.0015  # learning rate of mse and mse_released
-    alpha: float = 3.7  # weight of the modulatory trace in mse
+    lr: float = 0.0017  # learning rate of mse and mse_released
+    alpha: float = 4.0  # weight of the modulatory trace in mse
     a_plus: float = 0.001  # stdp: gain per presynaptic trace at an output spike
     a_minus: float = 0.001  # stdp: loss per postsynaptic trace at an input spike
-    w_limit: float = 0.27  # weights stay within -w_limit..w_limit
+    w_limit: float = 0.24  # weights stay within -w_limit..w_limit
     init: float = 0.1  # initial weights are uniform in -init * w_limit..init * w_limit
     # mushroom body
     kenyon_cells: int = 5000  # neurons in the sparse layer

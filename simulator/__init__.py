@@ -1,7 +1,25 @@
 """The streamnet simulator: graphs of spiking elements with on-chip learning rules, in numpy and numba, without torch.
 
-It imports nothing from the repository's root. `step()` in plain numpy defines what a net does (streamnet.py);
-`run()` (run.py) does the same with compiled kernels where it knows the graph.
+    from simulator.networks import build
+    from simulator.params import StreamnetParams
+    from simulator.run import Images, run
 
-Letters in shapes: B samples, T steps, N neurons or channels, E presynaptic and P postsynaptic neurons, K classes.
+    net = build(StreamnetParams(network="mushroom_body"), n_inputs=784, n_classes=10, seed=0)
+    run(net, Images(images, labels, steps=8, seed=0), learn=True, precision="float32")  # images (B, 784) uint8
+    record = run(net, Images(others, None, steps=8, seed=1), learn=False, precision="float32")
+    record.counts.argmax(axis=1)  # classes
+    net.save("net.npz")
+
+streamnet.py    the graph: StreamNet, Element, Function, Monitor
+neurons.py      LIF neurons; Layer, the element of neurons and their synapses
+synapses.py     static, one-to-one, sparse and plastic synapses, filters
+plasticity.py   traces and learning rules
+encoders.py     spike generators
+networks.py     the paper's two networks, built from params.py
+run.py          many samples at once; *_kernel.py, lowering.py, fast.py: the compiled paths behind it
+objective.py    one trial of a search: learn once, evaluate
+
+It imports nothing from the repository's root. `step()` in plain numpy defines what a net does; the compiled paths are
+tested against it. Letters in shapes: B samples, T steps, N neurons or channels, E presynaptic and P postsynaptic
+neurons, K classes, C configurations of a batch, W words of 64 bits.
 """

@@ -36,7 +36,7 @@ def main() -> int:
     args = parse_arguments()
     os.environ.update(thread_environment(args.threads))
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost," + os.environ.get("no_proxy", "")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # like Ctrl-C: ends everything, writes the results
+    handle_signals()
     try:
         space = load_space(args.task)
         check_request(args, space)
@@ -47,6 +47,14 @@ def main() -> int:
         print(f"nni_main.py: {mistake}", file=sys.stderr)
         return 2
     return search(args, space)
+
+
+def handle_signals() -> None:
+    """Let SIGTERM and a closed terminal end the search like Ctrl-C: everything is stopped, the results are written."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell ignores for what it runs in the background
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup wants it
+        signal.signal(signal.SIGHUP, lambda *_: sys.exit(128 + signal.SIGHUP))
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -239,7 +247,7 @@ def search(args: argparse.Namespace, space: dict) -> int:
         console.print(f"nni_main.py: {error}", soft_wrap=True, markup=False)
         exit_status = 1
     finally:
-        for signal_number in (signal.SIGINT, signal.SIGTERM):  # the results get written first
+        for signal_number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the results get written first
             signal.signal(signal_number, signal.SIG_IGN)
         if following.running:
             console.print(f"stopping; {len(following.running)} running trials have 5 s to write what they have")

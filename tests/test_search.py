@@ -1,8 +1,8 @@
 """Real searches with NNI: what trials do wrong is told truly, Ctrl-C and SIGTERM lose nothing, the web UI works."""
 
+import contextlib
 import csv
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -84,12 +84,14 @@ def table(folder):
 
 
 def processes_of(repository):
-    """Command lines of processes that still work in the copy."""
-    left = []
-    for process in psutil.process_iter(["cmdline"]):
-        if any(str(repository) in word for word in process.info["cmdline"] or ()):
-            left.append(process.info["cmdline"])
-    return left
+    """Processes that work in the copy: by their folder (trials) or their command line (manager, tuner)."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            places = [process.cwd(), *process.cmdline()]
+            if process.status() != psutil.STATUS_ZOMBIE and any(str(repository) in place for place in places):
+                found.append(process)
+    return found
 
 
 def test_every_fault_of_a_trial_is_told_truly(repository):
@@ -165,6 +167,5 @@ def test_leftover_manager_is_found(repository):
         assert "the manager of experiment orphan is still running on port" in output
         assert not (repository / "experiments" / "next").exists()
     finally:
-        for process in psutil.process_iter(["cmdline"]):
-            if any(str(repository) in word for word in process.info["cmdline"] or ()):
-                os.kill(process.pid, signal.SIGKILL)
+        for process in processes_of(repository):
+            process.kill()

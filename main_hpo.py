@@ -21,7 +21,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from loaders import MissingData
 from runner.flags import OneLineParser, UserMistake, add_trial_flags, thread_environment
 from runner.records import WITH_DEFAULT, write_record
 from search_spaces import check_space, default_parameters, flatten, load_space, make_params, split_task
@@ -48,17 +47,20 @@ def main() -> int:
     signal.signal(signal.SIGINT, _interrupt_once)
     record, model, exit_status = new_record(args), None, 0
     try:
+        make_folder(args.out)
         job = prepare(args, *receive(args, record))
         if args.check:
             return check(args, job)
-        record["parameters"] = job.parameters
+        record |= {"parameters": job.parameters, "params": dataclasses.asdict(job.params), "device": job.device}
         model = run(job, args, record)
     except KeyboardInterrupt:
         record |= {"status": "interrupted", "cause": "interrupted before its first result"}
-    except (UserMistake, MissingData) as mistake:
+    except UserMistake as mistake:
         record |= {"status": "failed", "cause": str(mistake)}
         print(f"main_hpo.py: {mistake}", file=sys.stderr)
         exit_status = 2
+        if not INSIDE_NNI:
+            return exit_status
     except Exception as error:
         record |= {"status": "failed", "cause": f"{type(error).__name__}: {error}"}
         traceback.print_exc()
@@ -88,7 +90,8 @@ def new_record(args: argparse.Namespace) -> dict:
         "trial": os.environ.get("NNI_TRIAL_JOB_ID"),
         "parameter_id": None,
         "task": args.task,
-        "parameters": {},
+        "parameters": {},  # as received
+        "params": {},  # with the defaults that were in force
         "status": "failed",
         "cause": None,
         "result": {},
@@ -101,6 +104,15 @@ def new_record(args: argparse.Namespace) -> dict:
         "repeats": [],
         "started": time.time(),
     }
+
+
+def make_folder(out: Path | None) -> None:
+    """Make the folder of --out before the training that is to be kept there. Raises UserMistake."""
+    try:
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserMistake(f"--out {out}: {error.strerror}") from None
 
 
 def receive(args: argparse.Namespace, record: dict) -> tuple[dict, bool]:
@@ -122,9 +134,10 @@ def receive(args: argparse.Namespace, record: dict) -> tuple[dict, bool]:
 
 
 def prepare(args: argparse.Namespace, given: dict, complete: bool) -> Job:
-    """Turn the command line into a Job. Raises UserMistake or MissingData."""
+    """Turn the command line into a Job. Raises UserMistake."""
     import setup_hpo
     import train_hpo
+    from loaders import MissingData
 
     try:
         objective_name, dataset = split_task(args.task)
@@ -133,12 +146,16 @@ def prepare(args: argparse.Namespace, given: dict, complete: bool) -> Job:
         space = load_space(args.task)
         if args.check:
             check_space(space, params_class)
-        parameters = flatten(given) if complete else default_parameters(space, params_class) | flatten(given)
+        given = flatten(given)
+        parameters = given if complete else default_parameters(space, params_class, given) | given
         params = make_params(params_class, parameters)
         splits = setup_hpo.load_splits(dataset, args.data_dir, args.test_seed, args.split_seed)
         if (kind := train_hpo.kind_of(splits.train)) not in objective.kinds:
             raise ValueError(f"{objective_name} takes {' or '.join(objective.kinds)}, but {dataset} has {kind}")
+        objective.check(params, splits.train)
         return Job(parameters, params, objective.train, splits, setup_hpo.pick_device(args.device))
+    except MissingData as missing:
+        raise UserMistake(str(missing)) from None
     except (TypeError, ValueError) as mistake:
         raise UserMistake(f"{args.task}: {mistake}") from None
 
@@ -146,30 +163,47 @@ def prepare(args: argparse.Namespace, given: dict, complete: bool) -> Job:
 def run(job: Job, args: argparse.Namespace, record: dict) -> dict | None:
     """Train with each seed, fill in the record, return what model.pt holds: the weights of the first seed.
 
-    Only the first seed's epochs are reported as intermediate results. Raises ValueError for a `default` that no tuner
-    could use.
+    Only the first seed's epochs are reported as intermediate results. Seeds that were complete before an interruption
+    count, the interrupted one then does not. Raises ValueError for a `default` that no tuner could use.
     """
-    results = []
-    for seed in range(args.seed, args.seed + args.repeats):
-        report = report_epoch if seed == args.seed else _ignore
-        results.append(job.train(job.params, job.splits, report, job.device, seed))
-        if results[-1].status == "interrupted":
-            break
+    results, interrupted = train_seeds(job, args)
     record["repeats"] = [result.metrics for result in results] if args.repeats > 1 else []
     record["result"] = mean_metrics([result.metrics for result in results])
     default = record["result"].get("default")
     if not isinstance(default, int | float) or not math.isfinite(default):
         raise ValueError(f"the objective must return a finite number as 'default', not {default!r}")
-    record["status"] = next((result.status for result in results if result.status != "ok"), "ok")
+    status = next((result.status for result in results if result.status != "ok"), "ok")
+    record["status"] = "interrupted" if interrupted else status
     return results[0].model
 
 
+def train_seeds(job: Job, args: argparse.Namespace) -> tuple[list, bool]:
+    """Train one seed after the other; return their Results, at least one, and whether they were interrupted."""
+    from setup_hpo import seed_everything
+
+    results = []
+    for seed in range(args.seed, args.seed + args.repeats):
+        seed_everything(seed)  # for objectives that draw from the global generators
+        try:
+            result = job.train(job.params, job.splits, _ignore if results else report_epoch, job.device, seed)
+        except KeyboardInterrupt:
+            if not results:
+                raise
+            return results, True
+        if result.status == "interrupted":
+            return results or [result], True
+        results.append(result)
+    return results, False
+
+
 def mean_metrics(metrics: list[dict]) -> dict:
-    """Return the mean over seeds of every number; a text is the first seed's."""
-    first = metrics[0]
-    numeric = {name for name, value in first.items() if _is_number(value)}
-    means = {name: sum(other[name] for other in metrics) / len(metrics) for name in numeric}
-    return {name: means.get(name, value) if len(metrics) > 1 else value for name, value in first.items()}
+    """Return the mean over seeds of every number that differs between them; what is no number is the first seed's."""
+    means = dict(metrics[0])
+    for name, value in means.items():
+        values = [other[name] for other in metrics]
+        if _is_number(value) and len(set(values)) > 1:
+            means[name] = sum(values) / len(values)
+    return means
 
 
 def report_epoch(metrics: dict) -> None:
@@ -185,10 +219,14 @@ def report_epoch(metrics: dict) -> None:
 
 
 def deliver(args: argparse.Namespace, record: dict, model: dict | None) -> None:
-    """Write the record and the weights, then tell NNI the result, or print it."""
-    record |= {"seconds": time.time() - record["started"], "device": args.device, "versions": _versions()}
+    """Print the result (alone), write the record and the weights, then tell NNI the result (inside)."""
+    record |= {"seconds": time.time() - record["started"], "versions": _versions()}
     if "torch" in sys.modules:
         record["torch_threads"] = sys.modules["torch"].get_num_threads()
+    if not INSIDE_NNI and record["result"]:
+        if sys.stderr.isatty():
+            print(file=sys.stderr)  # end the line of epochs
+        print(json.dumps({"status": record["status"], **record["result"]}), flush=True)
     out = Path(os.environ["NNI_OUTPUT_DIR"]) if INSIDE_NNI else args.out
     if out is not None:
         write_record(out, record, model)
@@ -196,8 +234,6 @@ def deliver(args: argparse.Namespace, record: dict, model: dict | None) -> None:
         import nni
 
         nni.report_final_result(_finite({k: v for k, v in record["result"].items() if not k.startswith("test_")}))
-    elif not INSIDE_NNI and record["result"]:
-        print(("\n" if sys.stderr.isatty() else "") + json.dumps({"status": record["status"], **record["result"]}))
 
 
 def check(args: argparse.Namespace, job: Job) -> int:

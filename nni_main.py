@@ -8,6 +8,7 @@ python nni_main.py eprop_digits --duration 2h --assessor medianstop --keep
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import shlex
@@ -36,17 +37,29 @@ def main() -> int:
     args = parse_arguments()
     os.environ.update(thread_environment(args.threads))
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost," + os.environ.get("no_proxy", "")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # like Ctrl-C: ends everything, writes the results
+    handle_signals()
     try:
         space = load_space(args.task)
         check_request(args, space)
         check_machine(args)
         if args.check:
             check_trial(args)
+        reserve_folder(args)
     except (UserMistake, ValueError) as mistake:
         print(f"nni_main.py: {mistake}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("nni_main.py: interrupted before the search began", file=sys.stderr)
+        return 128 + signal.SIGINT
     return search(args, space)
+
+
+def handle_signals() -> None:
+    """Let SIGTERM and a closed terminal end the search like Ctrl-C: everything is stopped, the results are written."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell ignores for what it runs in the background
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup wants it
+        signal.signal(signal.SIGHUP, lambda *_: sys.exit(128 + signal.SIGHUP))
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -56,7 +69,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--tuner", type=tuner_name, default=DEFAULT_TUNER, help=f"{' | '.join(TUNERS)} (default first)")
     parser.add_argument("--assessor", choices=ASSESSORS, default="none", help="stops hopeless trials (default none)")
     parser.add_argument("--trials", type=count(1), default=DEFAULT_TRIALS, help=f"budget (default {DEFAULT_TRIALS})")
-    parser.add_argument("--duration", type=seconds, help="budget in time: 90s, 30m, 2h, 1d (default: none)")
+    parser.add_argument("--duration", type=seconds, help="no trial starts after 90s, 30m, 2h, 1d (default: no limit)")
     parser.add_argument("--trial-duration", type=seconds, help="longest time for one trial (default: none)")
     parser.add_argument("--concurrency", type=count(1), help="trials at once (default: cores, at most 8; or GPUs)")
     parser.add_argument("--gpus", type=count(1), help="number of GPUs, one trial on each (default: no GPU)")
@@ -71,7 +84,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     args.concurrency = args.concurrency or args.gpus or min(len(os.sched_getaffinity(0)), MOST_CONCURRENT)
     args.device = "cuda" if args.gpus else args.device
-    args.id = args.id or f"{args.task[:17]}-{time.strftime('%y%m%d-%H%M%S')}"
+    args.threads = int(thread_environment(args.threads)["OMP_NUM_THREADS"])
     args.experiments = args.experiments.resolve()
     return args
 
@@ -118,8 +131,20 @@ def check_request(args: argparse.Namespace, space: dict) -> None:
             f"--assessor curvefitting: search_spaces/{args.task}.json must fix the epochs (a choice of one value), "
             "since it extrapolates to the last one; use medianstop"
         )
-    if args.gpus and shutil.which("nvidia-smi") is None:
-        raise UserMistake(f"--gpus {args.gpus}: nvidia-smi, by which NNI finds GPUs, is not on the PATH")
+    if args.gpus and args.gpus > (found := count_gpus()):
+        raise UserMistake(f"--gpus {args.gpus}: nvidia-smi, by which NNI finds GPUs, shows {found} here")
+    if args.gpus and args.concurrency > args.gpus:
+        raise UserMistake(
+            f"--concurrency {args.concurrency} with --gpus {args.gpus}: each GPU takes one trial at a time"
+        )
+
+
+def count_gpus() -> int:
+    """Return how many GPUs nvidia-smi lists; 0 where there is no nvidia-smi."""
+    if shutil.which("nvidia-smi") is None:
+        return 0
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True).stdout
+    return sum(line.startswith("GPU ") for line in listed.splitlines())
 
 
 def fixed_epochs(space: dict) -> int | None:
@@ -138,7 +163,7 @@ def check_machine(args: argparse.Namespace) -> None:
         raise UserMistake(f"--experiments {args.experiments}: {error.strerror}") from None
     if not os.access(args.experiments, os.W_OK):
         raise UserMistake(f"--experiments {args.experiments}: no permission to write there")
-    if (args.experiments / args.id).exists():
+    if args.id and (args.experiments / args.id).exists():
         raise UserMistake(f"--id {args.id}: {args.experiments / args.id} exists already; choose another id")
     for pid, identifier, port in leftover_managers(args.experiments):
         raise UserMistake(
@@ -151,6 +176,23 @@ def check_machine(args: argparse.Namespace) -> None:
         check_nni()
     except RuntimeError as error:
         raise UserMistake(str(error)) from None
+
+
+def reserve_folder(args: argparse.Namespace) -> None:
+    """Make the experiment's folder, which no other search can then take; sets args.id where none was given.
+
+    Raises UserMistake where another search has taken the id meanwhile.
+    """
+    started = f"{args.task[:15]}-{time.strftime('%y%m%d-%H%M%S')}"
+    names = [args.id] if args.id else [started, *(f"{started}-{number}" for number in range(2, 10))]
+    for name in names:
+        try:
+            (args.experiments / name).mkdir()
+        except FileExistsError:
+            continue
+        args.id = name
+        return
+    raise UserMistake(f"--id {names[0]}: {args.experiments / names[0]} exists already; choose another id")
 
 
 def check_trial(args: argparse.Namespace) -> None:
@@ -189,6 +231,7 @@ def configure(args: argparse.Namespace, space: dict):
         config.assessor = algorithm(ASSESSORS[args.assessor](fixed_epochs(space)))
     if args.gpus:
         config.trial_gpu_number = 1
+        config.training_service.gpu_indices = list(range(args.gpus))
         config.training_service.use_active_gpu = True
     return config
 
@@ -201,11 +244,8 @@ def algorithm(settings: dict):
 
 
 def repeat_command(args: argparse.Namespace, parameters: dict) -> str:
-    """Return the command that trains a configuration alone, as the search did."""
-    import json
-
-    words = ["python", *trial_command(args)[1:], "--params", json.dumps(parameters), "--out", "repeated"]
-    return shlex.join(words)
+    """Return the command that, in the repository's folder, trains a configuration alone as the search did."""
+    return shlex.join([*trial_command(args), "--params", json.dumps(parameters), "--out", "repeated"])
 
 
 def search(args: argparse.Namespace, space: dict) -> int:
@@ -239,7 +279,7 @@ def search(args: argparse.Namespace, space: dict) -> int:
         console.print(f"nni_main.py: {error}", soft_wrap=True, markup=False)
         exit_status = 1
     finally:
-        for signal_number in (signal.SIGINT, signal.SIGTERM):  # the results get written first
+        for signal_number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the results get written first
             signal.signal(signal_number, signal.SIG_IGN)
         if following.running:
             console.print(f"stopping; {len(following.running)} running trials have 5 s to write what they have")

@@ -28,6 +28,7 @@ class Objective(NamedTuple):
     params: str  # "module:Class"; imported when it is needed
     train: Callable[..., Result]
     kinds: tuple[str, ...]  # of "events", "images", "features"
+    check: Callable = lambda params, data: None  # raises ValueError where they do not go together
 
 
 def train_eprop(params, splits, report: Callable[[dict], None], device: str, seed: int) -> Result:
@@ -35,33 +36,47 @@ def train_eprop(params, splits, report: Callable[[dict], None], device: str, see
 
     `splits` has train, validation and test (loaders.Data); `report` gets a dict after each epoch, whose "default" is
     the best validation accuracy so far. A KeyboardInterrupt after the first epoch ends the training, and the best
-    weights are evaluated. Raises ValueError for data that cannot be encoded.
+    weights are evaluated; in the evaluation it is too late to save time. Raises ValueError for data that cannot be
+    encoded.
     """
+    from loaders.events import augment
     from models import training
     from models.rsnn import RSNN, rebuild
 
     start = time.perf_counter()
-    train = training.Encoded(splits.train, params, seed)
+    train = training.Encoded(splits.train, params, seed, augment)
     validation = training.Encoded(splits.validation, params, training.VALIDATION_SEED)
     test = training.Encoded(splits.test, params, training.TEST_SEED)
     names, step_ms = splits.train.class_names, training.step_length(splits.train)
     net = RSNN(params, train.x.shape[2], len(names), step_ms, seed).to(device)
     best, status = training.fit(net, train, validation, report, seed)
     net = rebuild(best.saved).to(device)
+    plain_train = training.Encoded(splits.train, params, seed)  # not augmented
+    try:
+        measures = training.measures(net, plain_train, validation, test)
+    except KeyboardInterrupt:
+        status, measures = "interrupted", training.measures(net, plain_train, validation, test)
+    seconds = time.perf_counter() - start
     metrics = {
         "default": best.accuracy,
-        "train_accuracy": training.accuracy(net, training.Encoded(splits.train, params, seed)),  # not augmented
-        "test_accuracy": training.accuracy(net, test),
         "epochs": best.epochs,
         "best_epoch": best.epoch,
-        **training.costs(net, validation),
-        "seconds": time.perf_counter() - start,
+        **measures,
+        "seconds": seconds,
     }
     return Result(metrics, status, best.saved | {"class_names": list(names)})
 
 
+def check_eprop(params, data) -> None:
+    """Encode and augment one sample. Raises ValueError where the parameters do not fit the data."""
+    from loaders.events import augment
+    from models.training import Encoded
+
+    Encoded(data.take([0]), params, 0, augment).redraw()
+
+
 OBJECTIVES = {
-    "eprop": Objective("models.rsnn:EpropParams", train_eprop, ("events", "images")),
+    "eprop": Objective("models.rsnn:EpropParams", train_eprop, ("events", "images"), check_eprop),
 }
 
 

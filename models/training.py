@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from loaders.events import augment
 from models import eprop, metrics
 from models.encoders import IMAGE_STEP_MS, encode
 from models.rsnn import RSNN, EpropParams
@@ -30,9 +29,12 @@ AUGMENTATION = ("time_jitter", "drop_events", "noise_events", "time_skew", "time
 class Encoded:
     """Samples as spikes; a random encoding is drawn anew by `redraw`, which also augments events."""
 
-    def __init__(self, data, params: EpropParams, seed: int) -> None:
-        """Encode `data` (a loaders.Data) with a generator of its own from `seed`. Raises ValueError as `encode`."""
-        self.data, self.params = data, params
+    def __init__(self, data, params: EpropParams, seed: int, augment: Callable | None = None) -> None:
+        """Encode `data` (a loaders.Data) with a generator of its own from `seed`. Raises ValueError as `encode`.
+
+        `augment(x, step_ms, rng, **strengths)` changes events (B, T, C) when they are redrawn.
+        """
+        self.data, self.params, self.augment = data, params, augment
         self.y = data.y
         self.rng = np.random.default_rng(seed)
         self.x = self._encode()  # (B, T, C)
@@ -46,7 +48,7 @@ class Encoded:
             if self.params.coding == "poisson":
                 self.x = self._encode()
         elif any(strengths.values()):
-            self.x = augment(self.data.x, self.data.step_ms, self.rng, **strengths)
+            self.x = self.augment(self.data.x, self.data.step_ms, self.rng, **strengths)
 
     def _encode(self) -> np.ndarray:
         return encode(self.data.x, self.params, self.rng, events=self.data.step_ms is not None)
@@ -128,6 +130,12 @@ def accuracy(net: RSNN, samples: Encoded) -> float:
     for x, y in _batches(samples, np.arange(len(samples.y)), EVALUATION_BATCH):
         correct += int((eprop.predict(net, eprop.run(net, x).outputs).cpu().numpy() == y).sum())
     return correct / len(samples.y)
+
+
+def measures(net: RSNN, train: Encoded, validation: Encoded, test: Encoded) -> dict[str, float | int]:
+    """Return the accuracies of the chosen weights and, on the validation part, what an inference costs."""
+    accuracies = {"train_accuracy": accuracy(net, train), "test_accuracy": accuracy(net, test)}
+    return accuracies | costs(net, validation)
 
 
 def condition(net: RSNN, x: np.ndarray) -> Condition:

@@ -7,6 +7,7 @@ import contextlib
 import os
 from pathlib import Path
 
+HIGHEST_SEED = 2**31 - 1  # NumPy's and scikit-learn's generators take no more than 32 bits
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
@@ -37,9 +38,13 @@ def count(lowest: int, highest: int | None = None):
 
 def add_trial_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that a search hands on to its trials: seeds, threads, device and data."""
-    parser.add_argument("--seed", type=count(0), default=0, help="tuner, initial weights and batches (default 0)")
-    parser.add_argument("--split-seed", type=count(0), default=0, help="split into train and validation (default 0)")
-    parser.add_argument("--test-seed", type=count(0), default=0, help="outer test part (default 0)")
+    parser.add_argument(
+        "--seed", type=count(0, HIGHEST_SEED), default=0, help="tuner, initial weights and batches (default 0)"
+    )
+    parser.add_argument(
+        "--split-seed", type=count(0, HIGHEST_SEED), default=0, help="split into train and validation (default 0)"
+    )
+    parser.add_argument("--test-seed", type=count(0, HIGHEST_SEED), default=0, help="outer test part (default 0)")
     parser.add_argument(
         "--repeats", type=count(1), default=1, help="train this many seeds, score their mean (default 1)"
     )

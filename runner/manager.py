@@ -28,6 +28,7 @@ PRELOAD = Path(__file__).with_name("preload.js")
 NNI_VERSION = "3.0"
 MARK = "HPO_MANAGED_BY"  # environment variable of manager, tuner and trials: "<our pid> <our start> <experiment id>"
 STOP_SECONDS = 20.0  # NNI's manager itself needs about 2 to 6 s, 5 of them where a trial ignores SIGINT
+OWN_START = psutil.Process().create_time()  # once: it moves when the clock is set
 PATCHED = {  # what the preload builds on
     "training_service/v3/compat.js": ("class V3asV1", "submitTrialJob(", "cancelTrialJob(", "allocatedParameters"),
     "core/nnimanager.js": ("class NNIManager", "onTrialJobMetrics(", "stopTrialIfOverMaxDurationLimit("),
@@ -97,7 +98,7 @@ def _manager_flags(words: list[str]) -> dict[str, str]:
 
 
 def _mark(experiment) -> str:
-    return f"{os.getpid()} {psutil.Process().create_time():.0f} {experiment.id}"
+    return f"{os.getpid()} {OWN_START:.0f} {experiment.id}"
 
 
 def _is_alive(mark: str) -> bool:
@@ -196,9 +197,10 @@ def read_events(path: Path, offset: int) -> tuple[list[dict], int]:
 
     {"event": "loaded", "patched"}    the manager is repaired
     {"event": "start", "trial", "sequence", "parameter_id", "parameters", "time"}    a trial's process has started
-    {"event": "end", "trial", "time", "exit_code", "signal", "status", "cause"}    it has ended, its metrics are in
-    `time` is in seconds since 1970; `status` is NNI's; `exit_code` is None after a signal; `cause` is why NNI cancelled
-    the trial, early_stopped | timed_out | user | stopping, or None: it ended by itself or was killed from outside.
+    {"event": "end", "trial", "time", "exit_code", "signal", "final", "status", "cause"}    it has ended
+    An end comes after the trial's metrics. `time` is in seconds since 1970; `exit_code` is None after a signal;
+    `final`: NNI has its final result; `status` is NNI's; `cause` is why NNI cancelled the trial, early_stopped |
+    timed_out | user | stopping, or None: it ended by itself or was killed from outside.
     """
     try:
         with open(path, "rb") as file:

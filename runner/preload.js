@@ -25,6 +25,7 @@ const forms = new Map(); // trial id -> NNI's request for that trial
 const signals = new Map(); // trial id -> signal that ended its process
 const causes = new Map(); // trial id -> why it was cancelled: early_stopped | timed_out | user | stopping
 const cancelling = new Map(); // trial id -> promise of NNI's cancelTrialJob while it is at work
+const finals = new Set(); // ids of trials whose final result has come
 const storing = new Map(); // trial id -> promise: the metrics that came so far are stored and told to the tuner
 const ended = new Set(); // ids of trials of whose end the tuner knows
 const causeOfCancel = new AsyncLocalStorage(); // why the code that is running now cancels trials
@@ -263,6 +264,9 @@ async function getTrialJob(original, id) {
 // NNI drops metrics of a trial that it has not entered into its list yet, or no longer has there. The training service
 // knows each trial from its start on. A metric that comes after the end is stored, but kept from the tuner.
 async function onTrialJobMetrics(original, metric) {
+    if (metric.data.includes('"FINAL"')) {
+        finals.add(metric.id);
+    }
     const known = this.trainingService?.trialJobs?.[metric.id] !== undefined;
     const manager = known ? Object.create(this, { trialJobs: { value: new Set([metric.id]) } }) : this;
     if (ended.has(metric.id)) {
@@ -321,5 +325,6 @@ function recordEnd(service, id, time, exitCode) {
     const cause = causes.get(id) ?? (stopping ? 'stopping' : null);
     const { status } = service.trialJobs[id];
     const signal = signals.get(id) ?? null;
-    record({ event: 'end', trial: id, time: time / 1000, exit_code: exitCode ?? null, signal, status, cause });
+    const final = finals.has(id);
+    record({ event: 'end', trial: id, time: time / 1000, exit_code: exitCode ?? null, signal, final, status, cause });
 }

@@ -11,7 +11,6 @@ import hashlib
 import json
 import math
 import os
-import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -93,8 +92,8 @@ def read_journal(path: Path) -> list[dict]:
 def outcome(end: dict | None, record: dict | None) -> tuple[str, str | None]:
     """Return (status, cause) of a trial from how its process ended and the record that it left.
 
-    `end` is the manager's event (exit_code, signal, cause: early_stopped | timed_out | user | stopping), None for a
-    trial that was running when the search ended.
+    `end` is the manager's event (see `runner.manager.read_events`), None for a trial that was running when the search
+    ended.
     """
     own_status = record["status"] if record else None
     if own_status in WITH_DEFAULT or own_status == "failed":
@@ -104,13 +103,15 @@ def outcome(end: dict | None, record: dict | None) -> tuple[str, str | None]:
     if end.get("cause") == "early_stopped":
         if record and "default" in record.get("result", {}):
             return "early_stopped", "stopped by the assessor"
-        return "failed", "stopped by the assessor before its first result"
+        return "failed", "stopped by the assessor, and left no result in the 5 s that NNI gives it"
     if end.get("cause") == "timed_out":
         return "timed_out", "ran longer than --trial-duration"
     if end.get("cause") == "user":
         return "killed", "cancelled in the web UI"
     if end.get("signal") or end.get("exit_code") is None:
         return "killed", f"ended by {end.get('signal') or 'a signal'}"
+    if end["exit_code"] == 0 and end.get("final"):
+        return "lost", "finished, but its record could not be read"
     if end["exit_code"] == 0:
         return "failed", "ended without a result (exit status 0)"
     return "failed", f"ended with exit status {end['exit_code']}"
@@ -152,6 +153,8 @@ class Results:
         self.command = command
         self.entries = read_journal(folder / "journal.jsonl")
         self._csv_written = 0.0
+        self._best = None  # the entry that best.json names
+        self._with_weights = {entry["trial"] for entry in self.entries}  # at most
 
     def trial_folder(self, trial: str) -> Path:
         """The folder in which NNI ran `trial`."""
@@ -187,21 +190,20 @@ class Results:
         """Delete the weights outside the best few; where the best has changed copy its weights, then name it."""
         best = self.ranking()[:WEIGHTS_KEPT]
         kept = {entry["trial"] for entry in best}
-        entry = self.entries[-1]
-        for trial in {entry["trial"], *getattr(self, "_with_weights", ())} - kept:
+        for trial in {self.entries[-1]["trial"], *self._with_weights} - kept:
             (self.trial_folder(trial) / "model.pt").unlink(missing_ok=True)
         self._with_weights = kept
-        if best and best[0] is entry:
-            self._write_best(entry)
+        if best and best[0] != self._best:
+            self._best = best[0]
+            self._write_best(self._best)
 
     def _write_best(self, entry: dict) -> None:
         weights, copy = self.trial_folder(entry["trial"]) / "model.pt", self.folder / "best_model.pt"
         digest = None
         if weights.exists():
-            temporary = self.folder / ".best_model.pt"
-            shutil.copyfile(weights, temporary)
-            os.replace(temporary, copy)
-            digest = hashlib.sha256(copy.read_bytes()).hexdigest()
+            data = weights.read_bytes()
+            write_atomic(copy, data)
+            digest = hashlib.sha256(data).hexdigest()
         best = {
             "trial": entry["trial"],
             "default": entry["result"]["default"],
@@ -215,15 +217,10 @@ class Results:
 
 
 def _row(entry: dict) -> dict:
-    """A trial as one flat row; a metric with a parameter's name gets the prefix metric_."""
+    """A trial as one flat row; a metric whose name is taken gets the prefix metric_."""
+    tail = entry["seeds"] | {"wall_seconds": entry["wall_seconds"]}
     head = {"trial": entry["trial"], "parameter_id": entry["parameter_id"], "default": entry["result"].get("default")}
     head |= {"status": entry["status"], "cause": entry["cause"]} | entry["parameters"]
     metrics = {name: value for name, value in entry["result"].items() if name != "default"}
-    metrics = {f"metric_{name}" if name in head else name: value for name, value in metrics.items()}
-    return {
-        **head,
-        "seconds": entry["wall_seconds"],
-        **metrics,
-        **entry["seeds"],
-        "wall_seconds": entry["wall_seconds"],
-    }
+    metrics = {f"metric_{name}" if name in head | tail else name: value for name, value in metrics.items()}
+    return head | metrics | tail

@@ -20,6 +20,7 @@ from runner.records import STATUSES, WITH_DEFAULT, Results
 POLL_SECONDS = 0.3
 UNANSWERED = 10  # requests in a row after which the manager counts as gone
 EXHAUSTED_SECONDS = 5.0  # without a trial after which a tuner that has no more counts as done; NNI polls each 0.5 s
+TUNER_SECONDS = 10.0  # without a running trial after which a traceback of the tuner counts as its end
 LAST_LINES = 6  # of a failed trial's error output
 
 
@@ -39,6 +40,7 @@ class Search:
     finished: bool = False  # all trials of the budget have ended
     _offset: int = 0
     _idle_since: float = field(default_factory=time.monotonic)
+    _last_running: float = field(default_factory=time.monotonic)
 
     def follow(self, experiment) -> None:
         """Show and record the search until its last trial has ended. Raises RuntimeError where the manager fails."""
@@ -58,7 +60,18 @@ class Search:
                 self.poll()
                 if status == "ERROR":
                     raise RuntimeError(f"NNI's manager failed: {reason}; see {self.results.folder / 'log'}")
+                self._check_tuner()
                 self.finished = status in ("DONE", "STOPPED") or self._exhausted(status)
+
+    def _check_tuner(self) -> None:
+        """NNI goes on for ever without trials when its tuner raises. Raises RuntimeError with what the tuner said."""
+        if self.running:
+            self._last_running = time.monotonic()
+        if time.monotonic() - self._last_running > TUNER_SECONDS:
+            log = self.results.folder / "log" / "dispatcher.log"
+            lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+            if "Traceback (most recent call last):" in lines:
+                raise RuntimeError(f"the tuner failed: {lines[-1]}; see {log}")
 
     def _exhausted(self, status: str) -> bool:
         """A space of which every point has been tried: NNI never calls that DONE."""
@@ -97,7 +110,7 @@ class Search:
     def line(self) -> str:
         """done / failed / running, best so far, time left, URL."""
         ended, best = self.counts.total(), self.results.ranking()[:1]
-        failed = ended - sum(self.counts[status] for status in WITH_DEFAULT)
+        failed = ended - sum(self.counts[status] for status in (*WITH_DEFAULT, "interrupted"))
         shown = f"best {best[0]['result']['default']:.4f}" if best else "no result yet"
         counts = f"{ended}/{self.trials} done · {failed} failed · {len(self.running)} running"
         return f"{counts} · {shown} · {self._left()}{self.url}"
@@ -110,7 +123,7 @@ class Search:
             estimates.append(max(0.0, self.duration - elapsed))
         if not estimates:
             return ""
-        left = int(min(estimates))
+        left = max(0, int(min(estimates)))
         return f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02} left · "
 
     @contextmanager

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
+RESERVED = ("trial", "parameter_id", "default", "status", "cause", "seed", "split_seed", "test_seed", "wall_seconds")
 
 
 def task_names() -> list[str]:
@@ -64,7 +65,7 @@ def levels(space: dict) -> Iterator[dict]:
     yield space
     for spec in space.values():
         for option in spec["_value"] if is_nested(spec) else ():
-            yield from levels({name: inner for name, inner in option.items() if name != "_name"})
+            yield from levels(_inner(option))
 
 
 def is_nested(spec: dict) -> bool:
@@ -72,16 +73,18 @@ def is_nested(spec: dict) -> bool:
     return spec["_type"] == "choice" and any(isinstance(option, dict) for option in spec["_value"])
 
 
-def default_parameters(space: dict, params_class: type) -> dict:
-    """Return the task's defaults, flat: Params' defaults moved to the nearest value that each range allows."""
-    fields = {field.name: field.default for field in dataclasses.fields(params_class)}
+def default_parameters(space: dict, params_class: type, given: dict | None = None) -> dict:
+    """Return the task's defaults, flat: Params' defaults moved to the nearest value that each range allows.
+
+    Of a nested choice the option in `given` (flat parameters) is taken, else the default one.
+    """
+    fields = {field.name: field.default for field in dataclasses.fields(params_class)} | (given or {})
     chosen = {}
     for name, spec in space.items():
         if is_nested(spec):
             options = {option["_name"]: option for option in spec["_value"]}
             chosen[name] = fields.get(name) if fields.get(name) in options else next(iter(options))
-            inner = {key: value for key, value in options[chosen[name]].items() if key != "_name"}
-            chosen |= default_parameters(inner, params_class)
+            chosen |= default_parameters(_inner(options[chosen[name]]), params_class, given)
         else:
             chosen[name] = _nearest_value(fields.get(name), spec)
     return chosen
@@ -99,14 +102,27 @@ def check_space(space: dict, params_class: type) -> None:
                 raise ValueError(f"unknown parameter {name!r}{_nearest(name, known)}; known: {', '.join(known)}")
             if known[name] is int and spec["_type"] not in ("choice", "randint"):
                 raise ValueError(f"{name} is an integer: use choice or randint, not {spec['_type']} (it yields floats)")
-    defaults = default_parameters(space, params_class)
-    for level in levels(space):
-        for name, spec in level.items():
-            for value in _corners(spec):
-                try:
-                    params_class(**{**defaults, **flatten({name: value})})
-                except (TypeError, ValueError) as error:
-                    raise ValueError(f"{name} = {_shown(value)} is within the search space, but {error}") from None
+            if name in RESERVED:
+                raise ValueError(f"a parameter must not be called {name}: results.csv has a column of that name")
+    _check_corners(space, space, {}, params_class)
+
+
+def _check_corners(level: dict, space: dict, chosen: dict, params_class: type) -> None:
+    """Make Params at the ends of each range of `level`, with the options `chosen` that lead to it in `space`."""
+    for name, spec in level.items():
+        for value in _corners(spec):
+            given = chosen | flatten({name: value})
+            try:
+                params_class(**(default_parameters(space, params_class, given) | given))
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{name} = {_shown(value)} is within the search space, but {error}") from None
+        for option in spec["_value"] if is_nested(spec) else ():
+            _check_corners(_inner(option), space, chosen | {name: option["_name"]}, params_class)
+
+
+def _inner(option: dict) -> dict:
+    """The parameters of a nested option."""
+    return {name: spec for name, spec in option.items() if name != "_name"}
 
 
 def make_params(params_class: type, parameters: dict):
@@ -133,7 +149,7 @@ def _check_form(space) -> None:
         if any(not isinstance(option, dict) or not isinstance(option.get("_name"), str) for option in options):
             raise ValueError(f'{name}: every option of a nested choice needs a "_name"')
         for option in options:
-            inner = {key: value for key, value in option.items() if key != "_name"}
+            inner = _inner(option)
             if inner:
                 _check_form(inner)
             if names & inner.keys():

@@ -1,8 +1,13 @@
 """Where a test lacks what it needs (a browser, the data) it is skipped; with HPO_NO_SKIPS set it fails instead."""
 
+import json
 import os
+import shutil
+from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.hookimpl(wrapper=True)
@@ -12,3 +17,22 @@ def pytest_runtest_makereport(item, call):
         report.outcome = "failed"
         report.longrepr = f"skipped, which HPO_NO_SKIPS forbids: {report.longrepr}"
     return report
+
+
+@pytest.fixture(scope="session")
+def copy_of_repository(tmp_path_factory):
+    """Return a function that copies the repository, as a researcher does for a task: copy() -> its path."""
+
+    def copy() -> Path:
+        target = tmp_path_factory.mktemp("copy") / "a repository"  # a blank in the path must do no harm
+        ignored = shutil.ignore_patterns(".*", "experiments", "docs", "tests", "__pycache__")
+        shutil.copytree(ROOT, target, ignore=ignored)
+        return target
+
+    return copy
+
+
+def write_space(repository: Path, task: str, space: dict | str) -> None:
+    """Write a search space into a copy of the repository."""
+    text = space if isinstance(space, str) else json.dumps(space)
+    (repository / "search_spaces" / f"{task}.json").write_text(text)

@@ -1,6 +1,7 @@
 """The trial as a command: what it prints, what it refuses, what it writes."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +43,19 @@ def test_repeats_give_the_mean(tmp_path):
     assert record["result"]["default"] == pytest.approx(sum(singles) / 2, abs=1e-12)
 
 
+def test_sigint_keeps_the_best_so_far(tmp_path):
+    words = [sys.executable, "main_hpo.py", "--task", "eprop_digits", "--params", '{"epochs": 1000}', "--out", tmp_path]
+    code = "import sys, main_hpo as m; m.report_epoch = lambda metrics: print('epoch', flush=True); sys.exit(m.main())"
+    process = subprocess.Popen([sys.executable, "-c", code, *words[2:]], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "epoch\n"
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGINT
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert record["status"] == "interrupted" and 0 < record["result"]["default"] <= 1
+    assert (tmp_path / "model.pt").exists()
+
+
 def test_check_passes_and_trains_no_more_than_an_epoch():
     done = main_hpo("--check", params={})
     assert done.returncode == 0
@@ -58,10 +72,13 @@ def test_check_passes_and_trains_no_more_than_an_epoch():
         ([], {"reset": "hard"}, "subtract"),
         ([], [1], "--params must be a JSON object"),
         (["--params", "{lr: 1}"], {}, "--params is not valid JSON"),
-        (["--seed", "-1"], {}, "must be an integer of at least 0, not '-1'"),
+        (["--seed", "-1"], {}, "must be an integer from 0 to 2147483647, not '-1'"),
         (["--threads", "0"], {}, "must be an integer of at least 1"),
         (["--device", "tpu"], {}, "tpu"),
         (["--sed", "1"], {}, "unrecognized arguments: --sed"),
+        (["--seed", "99999999999999999999"], {}, "must be an integer from 0 to 2147483647"),
+        (["--out", "README.md/x"], {}, "--out README.md/x: Not a directory"),
+        ([], {"time_jitter": 5}, "only events can be augmented"),
     ],
 )
 def test_mistakes_get_one_line(flags, params, message):

@@ -9,15 +9,20 @@ from pathlib import Path
 import pytest
 
 import nni_main
-import search_spaces
+from tests.conftest import write_space
 from tuners import REFUSED_TUNERS
 
 ROOT = Path(__file__).parent.parent
 
 
-def run(tmp_path, *flags):
+def run(tmp_path, *flags, repository=ROOT):
     words = [sys.executable, "nni_main.py", "--experiments", str(tmp_path / "experiments"), *flags]
-    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    return subprocess.run(words, cwd=repository, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def repository(copy_of_repository):
+    return copy_of_repository()
 
 
 def assert_refused(done, message, tmp_path):
@@ -30,7 +35,7 @@ def assert_refused(done, message, tmp_path):
 @pytest.mark.parametrize(
     "flags, message",
     [
-        (["eprop_digit"], "unknown task 'eprop_digit' (did you mean 'eprop_digits'?); choose from: eprop_digits"),
+        (["eprop_digit"], "unknown task 'eprop_digit' (did you mean 'eprop_digits'?); choose from: "),
         (["--trials", "0"], "argument --trials: must be an integer of at least 1, not '0'"),
         (["--concurrency", "-1"], "argument --concurrency: must be an integer of at least 1, not '-1'"),
         (["--port", "99999999"], "argument --port: must be an integer from 1024 to 65535, not '99999999'"),
@@ -69,13 +74,9 @@ def test_taken_port_and_used_id(tmp_path):
         ('{"epochs": {"_type": "quniform", "_value": [1, 9, 1]}}', "epochs is an integer"),
     ],
 )
-def test_search_spaces_that_cannot_be_right(space, message, tmp_path):
-    path = search_spaces.FOLDER / "eprop_digits_temporary.json"
-    path.write_text(space)
-    try:
-        assert_refused(run(tmp_path, "eprop_digits_temporary"), message, tmp_path)
-    finally:
-        path.unlink()
+def test_search_spaces_that_cannot_be_right(space, message, tmp_path, repository):
+    write_space(repository, "eprop_digits_temporary", space)
+    assert_refused(run(tmp_path, "eprop_digits_temporary", repository=repository), message, tmp_path)
 
 
 def test_curvefitting_needs_a_fixed_number_of_epochs():
@@ -86,6 +87,30 @@ def test_curvefitting_needs_a_fixed_number_of_epochs():
     nni_main.check_request(args, {"epochs": {"_type": "choice", "_value": [10]}})
 
 
+def test_searches_that_start_together_get_folders_of_their_own(tmp_path):
+    seen = []
+    for _ in range(3):
+        args = nni_main.parse_arguments(["--experiments", str(tmp_path)])
+        nni_main.reserve_folder(args)
+        seen.append(args.id)
+    assert len(set(seen)) == 3 and all(len(name) <= 32 for name in seen)
+    args.id = seen[0]
+    with pytest.raises(nni_main.UserMistake, match="exists already"):
+        nni_main.reserve_folder(args)
+
+
+def test_gpus_that_are_not_there(monkeypatch):
+    monkeypatch.setattr(nni_main, "count_gpus", lambda: 2)
+    space = {"lr": {"_type": "choice", "_value": [1]}}
+    nni_main.check_request(nni_main.parse_arguments(["--gpus", "2"]), space)
+    for flags, message in (
+        (["--gpus", "3"], "shows 2 here"),
+        (["--gpus", "2", "--concurrency", "4"], "one trial at a"),
+    ):
+        with pytest.raises(nni_main.UserMistake, match=message):
+            nni_main.check_request(nni_main.parse_arguments(flags), space)
+
+
 def test_every_refusal_names_what_works():
     for reason in REFUSED_TUNERS.values():
         assert any(name in reason for name in ("nni-tpe", "random", "grid", "nni-evolution"))
@@ -94,6 +119,6 @@ def test_every_refusal_names_what_works():
 def test_command_that_repeats_a_trial_carries_seeds_and_parameters():
     args = nni_main.parse_arguments(["--seed", "3", "--split-seed", "2", "--repeats", "2"])
     words = nni_main.shlex.split(nni_main.repeat_command(args, {"lr": 0.01, "reset": "zero"}))
-    assert words[:2] == ["python", "main_hpo.py"]
+    assert words[:2] == [sys.executable, "main_hpo.py"]
     assert json.loads(words[words.index("--params") + 1]) == {"lr": 0.01, "reset": "zero"}
     assert [words[words.index(flag) + 1] for flag in ("--seed", "--split-seed", "--repeats")] == ["3", "2", "2"]

@@ -32,6 +32,7 @@ def results(tmp_path):
         ({"exit_code": 0}, {"status": "ok"}, "ok"),
         ({"exit_code": 0}, {"status": "silent"}, "silent"),
         ({"exit_code": 0}, None, "failed"),
+        ({"exit_code": 0, "final": True}, None, "lost"),
         ({"exit_code": 1}, {"status": "failed", "cause": "ValueError: x"}, "failed"),
         ({"exit_code": 3}, None, "failed"),
         ({"exit_code": None, "signal": "SIGKILL"}, None, "killed"),
@@ -106,7 +107,7 @@ def test_metric_with_a_parameters_name_keeps_both(results):
     entry = finish(results, 0, 0.5)
     entry["parameters"]["spikes"] = 7
     results.write_table()
-    assert "spikes,seconds,metric_spikes" in (results.folder / "results.csv").read_text().splitlines()[0]
+    assert "spikes,metric_spikes" in (results.folder / "results.csv").read_text().splitlines()[0]
 
 
 def test_empty_journal_gives_an_empty_table(results):

@@ -1,19 +1,17 @@
 """Real searches with NNI: what trials do wrong is told truly, Ctrl-C and SIGTERM lose nothing, the web UI works."""
 
+import contextlib
 import csv
 import json
-import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import psutil
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.conftest import write_space
 
 # An objective whose trials misbehave by number: 0 is well-behaved.
 FAULTY = """
@@ -40,6 +38,10 @@ def train_faulty(params, splits, report, device, seed):
         return Result({"default": float("nan")}, "ok", None)
     if params.fault == 5:
         return Result({"default": 0.1}, "silent", None)
+    if params.fault == 7:
+        import nni
+        nni.report_final_result({"default": 0.3})
+        os._exit(0)
     try:
         time.sleep(90 if params.fault == 6 else 0.2)
     except KeyboardInterrupt:
@@ -52,23 +54,28 @@ OBJECTIVES["faulty"] = Objective("train_hpo:FaultyParams", train_faulty, ("image
 
 
 @pytest.fixture(scope="module")
-def repository(tmp_path_factory):
+def repository(copy_of_repository):
     """A researcher's copy of the repository with an objective of their own."""
-    copy = tmp_path_factory.mktemp("copy") / "repository"
-    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "experiments", "docs", "tests", "__pycache__"))
+    copy = copy_of_repository()
     with (copy / "train_hpo.py").open("a") as file:
         file.write(FAULTY)
     return copy
 
 
-def write_space(repository, **choices):
-    space = {name: {"_type": "choice", "_value": values} for name, values in choices.items()}
-    (repository / "search_spaces" / "faulty_digits.json").write_text(json.dumps(space))
+def search_faults(repository, *faults):
+    write_space(repository, "faulty_digits", {"fault": {"_type": "choice", "_value": faults}})
 
 
 def start(repository, identifier, *flags):
     words = [sys.executable, "nni_main.py", "faulty_digits", "--id", identifier, *flags]
     return subprocess.Popen(words, cwd=repository, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def wait_until(condition, seconds=120):
+    deadline = time.time() + seconds
+    while not condition():
+        assert time.time() < deadline, "waited in vain"
+        time.sleep(0.2)
 
 
 def table(folder):
@@ -77,21 +84,23 @@ def table(folder):
 
 
 def processes_of(repository):
-    """Command lines of processes that still work in the copy."""
-    left = []
-    for process in psutil.process_iter(["cmdline"]):
-        if any(str(repository) in word for word in process.info["cmdline"] or ()):
-            left.append(process.info["cmdline"])
-    return left
+    """Processes that work in the copy: by their folder (trials) or their command line (manager, tuner)."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            places = [process.cwd(), *process.cmdline()]
+            if process.status() != psutil.STATUS_ZOMBIE and any(str(repository) in place for place in places):
+                found.append(process)
+    return found
 
 
 def test_every_fault_of_a_trial_is_told_truly(repository):
-    write_space(repository, fault=[0, 1, 2, 3, 4, 5, 6])
-    flags = ["--tuner", "grid", "--trials", "7", "--concurrency", "4", "--trial-duration", "20"]
-    output, _ = start(repository, "faults", *flags).communicate(timeout=120)
+    search_faults(repository, *range(8))
+    flags = ["--tuner", "grid", "--trials", "8", "--concurrency", "4", "--trial-duration", "25"]
+    output, _ = start(repository, "faults", *flags).communicate(timeout=240)
     folder = repository / "experiments" / "faults"
     rows = {int(row["fault"]): row for row in table(folder)}
-    assert [rows[fault]["status"] for fault in range(7)] == [
+    assert [rows[fault]["status"] for fault in range(8)] == [
         "ok",
         "failed",
         "killed",
@@ -99,13 +108,14 @@ def test_every_fault_of_a_trial_is_told_truly(repository):
         "failed",
         "silent",
         "timed_out",
+        "lost",
     ]
     assert rows[1]["cause"] == "RuntimeError: the third layer exploded"
     assert "SIGKILL" in rows[2]["cause"]
     assert rows[3]["cause"] == "ended without a result (exit status 0)"
     assert "finite number as 'default', not nan" in rows[4]["cause"]
-    assert [fault for fault in range(7) if rows[fault]["default"]] == [0, 5]
-    assert "the third layer exploded" in output and "7/7 done" in output
+    assert [fault for fault in range(8) if rows[fault]["default"]] == [0, 5]
+    assert "the third layer exploded" in output and "8/8 done" in output
     best = json.loads((folder / "best.json").read_text())
     assert best["parameters"] == {"fault": 0} and best["default"] == 0.5
     assert best["result"]["test_accuracy"] == 0.9
@@ -114,13 +124,11 @@ def test_every_fault_of_a_trial_is_told_truly(repository):
 
 @pytest.mark.parametrize("number, exit_status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_end_everything_and_write_the_results(repository, number, exit_status):
-    write_space(repository, fault=[0, 6, 5])
+    search_faults(repository, 0, 6, 5)
     identifier = number.name
     search = start(repository, identifier, "--tuner", "grid", "--concurrency", "2", "--no-check")
     journal = repository / "experiments" / identifier / "journal.jsonl"
-    deadline = time.time() + 60
-    while time.time() < deadline and (not journal.exists() or len(journal.read_text().splitlines()) < 2):
-        time.sleep(0.2)
+    wait_until(lambda: journal.exists() and len(journal.read_text().splitlines()) == 2)
     search.send_signal(number)
     output, _ = search.communicate(timeout=60)
     assert search.returncode == exit_status, output
@@ -131,12 +139,25 @@ def test_signals_end_everything_and_write_the_results(repository, number, exit_s
     assert processes_of(repository) == []
 
 
+def test_tuner_that_raises_ends_the_search(repository):
+    search_faults(repository, 0)
+    tuner = repository / "tuners" / "evolution.py"
+    working = tuner.read_text()
+    tuner.write_text(working.replace("super().update_search_space(search_space)", "raise ValueError('no such space')"))
+    try:
+        search = start(repository, "broken_tuner", "--tuner", "nni-evolution", "--no-check")
+        output, _ = search.communicate(timeout=120)
+    finally:
+        tuner.write_text(working)
+    assert search.returncode == 1
+    assert "the tuner failed: ValueError: no such space" in output.replace("\n", " ")
+
+
 def test_leftover_manager_is_found(repository):
-    write_space(repository, fault=[6])
+    search_faults(repository, 6)
     search = start(repository, "orphan", "--no-check")
     events = repository / "experiments" / "orphan" / "events.jsonl"
-    while search.poll() is None and not (events.exists() and '"start"' in events.read_text()):
-        time.sleep(0.2)
+    wait_until(lambda: events.exists() and '"start"' in events.read_text())
     search.kill()
     search.wait()
     again = start(repository, "next")
@@ -146,6 +167,5 @@ def test_leftover_manager_is_found(repository):
         assert "the manager of experiment orphan is still running on port" in output
         assert not (repository / "experiments" / "next").exists()
     finally:
-        for process in psutil.process_iter(["cmdline"]):
-            if any(str(repository) in word for word in process.info["cmdline"] or ()):
-                os.kill(process.pid, signal.SIGKILL)
+        for process in processes_of(repository):
+            process.kill()

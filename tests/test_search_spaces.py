@@ -30,6 +30,8 @@ class Params:
     def __post_init__(self):
         if not 0 < self.lr <= 1:
             raise ValueError(f"lr must be in (0, 1], not {self.lr}")
+        if self.rule == "mse" and self.lr == 0.5:
+            raise ValueError(f"mse learns at most at 0.1, not {self.lr}")
 
 
 def choice(*values):
@@ -75,6 +77,13 @@ def test_defaults_move_to_the_nearest_allowed_value(spec, expected):
     assert default_parameters(spec, Params) == pytest.approx(expected)
 
 
+def test_defaults_follow_the_branch_that_is_given():
+    branches = [{"_name": "stdp", "a_plus": choice(0.1)}, {"_name": "mse", "lr": choice(0.05)}]
+    space = {"rule": choice(*branches)}
+    assert default_parameters(space, Params) == {"rule": "stdp", "a_plus": 0.1}
+    assert default_parameters(space, Params, {"rule": "mse"}) == {"rule": "mse", "lr": 0.05}
+
+
 @pytest.mark.parametrize(
     "space, message",
     [
@@ -83,6 +92,11 @@ def test_defaults_move_to_the_nearest_allowed_value(spec, expected):
         ({"neurons": {"_type": "quniform", "_value": [1, 9, 1]}}, "neurons is an integer: use choice or randint"),
         ({"rule": choice({"_name": "mse", "lr": choice(-1)})}, "rule = .*lr.*-1. is within"),
         ({"rule": choice({"_name": "mse", "lrr": choice(1)})}, "unknown parameter 'lrr'"),
+        ({"status": choice(1)}, "unknown parameter 'status'"),
+        (
+            {"rule": choice({"_name": "stdp"}, {"_name": "mse", "lr": choice(0.5)})},
+            "mse learns at most at 0.1, not 0.5",
+        ),
     ],
 )
 def test_what_does_not_fit_is_named(space, message):

@@ -9,6 +9,7 @@ import torch
 
 import train_hpo
 from loaders import Data
+from loaders.events import augment
 from models import eprop, training
 from models.encoders import encode
 from models.rsnn import EpropParams, rebuild
@@ -157,7 +158,7 @@ def test_objectives_name_their_parameters_and_data():
 def test_augmentation_is_for_training_events_and_drawn_anew():
     rng = np.random.default_rng(0)
     events = Data((rng.random((6, 40, 3)) < 0.3).astype(np.uint8), np.zeros(6, np.int64), ("a", "b"), step_ms=5.0)
-    part = training.Encoded(events, EpropParams(drop_events=0.5), seed=0)
+    part = training.Encoded(events, EpropParams(drop_events=0.5), 0, augment)
     np.testing.assert_array_equal(part.x, events.x)  # validation and test stay as they are: only fit redraws, its train
     draws = []
     for _ in range(2):

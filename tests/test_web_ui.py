@@ -1,6 +1,7 @@
 """The default task, searched for real and watched in NNI's web UI with a real browser; every number compared."""
 
 import json
+import shlex
 import shutil
 import signal
 import subprocess
@@ -85,8 +86,8 @@ def test_trials_run_on_one_thread_and_repeat_alone(search):
     assert [record["torch_threads"] for record in records] == [1] * TRIALS
     best = json.loads((folder / "best.json").read_text())
     assert best["default"] == max(float(row["default"]) for row in read_table(folder))
-    words = [sys.executable, *best["command"].replace("--out repeated", "").split("python ", 1)[1:]]
-    alone = subprocess.run(" ".join(words), shell=True, cwd=ROOT, capture_output=True, text=True)
+    words = shlex.split(best["command"])[: -len(["--out", "repeated"])]
+    alone = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120)
     repeated = json.loads(alone.stdout)
     assert {name: repeated[name] for name in best["result"] if name != "seconds"} == {
         name: value for name, value in best["result"].items() if name != "seconds"

@@ -30,7 +30,21 @@ from simulator.params import StreamnetParams  # noqa: E402
 STEPS = (8, 16, 20, 24)
 PAPER = 0.93  # at 20 steps and more, read off its text
 SHALLOW = StreamnetParams()
-MUSHROOM_BODY = StreamnetParams(network="mushroom_body")
+MUSHROOM_BODY = StreamnetParams(
+    network="mushroom_body",
+    tau_out=8.0,
+    tau_input=0.143,
+    tau_mod=0.197,
+    trace_pre=0.156,
+    trace_post=0.589,
+    trace_mod=0.446,
+    alpha=1.1,
+    lr=0.011,
+    w_limit=0.362,
+    keep_pre=0.568,
+    keep_post=0.365,
+    keep_mod=0.382,
+)
 CONFIGURATIONS = {"shallow, found at 8 steps": SHALLOW, "mushroom body, found at 20 steps": MUSHROOM_BODY}
 
 

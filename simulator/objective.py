@@ -17,6 +17,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from models.metrics import energy_nj
 from simulator.networks import build
 from simulator.params import StreamnetParams
 from simulator.run import Images, Record, run
@@ -28,7 +29,6 @@ OUTPUT_SATURATED = 0.9  # the same for the output neurons; that they are silent 
 CHUNK = 1000  # samples learnt between two chances to interrupt
 TRAIN_SAMPLES = 1000  # of those learnt, for the accuracy on them
 VALIDATION_SEED, TEST_SEED, TRAIN_SEED = 2**32, 2**32 + 1, 2**32 + 2  # of spikes; learning has the trial's own seed
-PICOJOULES_PER_OPERATION = 23.6  # of a synaptic operation on Loihi (table 3 of PMC10326429); an estimate
 
 
 def train_streamnet(
@@ -60,7 +60,7 @@ def train_streamnet(
         "samples": learnt,
         "spikes_per_inference": record.spikes / len(validation),
         "synaptic_operations": record.operations / len(validation),
-        "energy_nj": record.operations / len(validation) * PICOJOULES_PER_OPERATION / 1000,
+        "energy_nj": energy_nj(record.operations / len(validation)),
         "parameters": net.elements["o"].synapses[0].weights.size,
         "seconds": time.perf_counter() - started,
     }

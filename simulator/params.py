@@ -63,15 +63,15 @@ class StreamnetParams:
     # mushroom body
     kenyon_cells: int = 5000  # neurons in the sparse layer
     probability: float = 0.04  # that a glomerulus reaches a Kenyon cell
-    tau_glom: float = 1.36  # decay times of the potentials [steps]: glomeruli,
-    tau_lat: float = 2.0  # lateral neuron,
-    tau_kenyon: float = 1.75  # Kenyon cells,
-    tau_inh: float = 2.07  # inhibitory neuron
-    w_input_glom: float = 2.95  # synaptic weights: input to its glomerulus,
-    w_input_lat: float = 0.133  # input to the lateral neuron,
-    w_lat_glom: float = 0.171  # lateral neuron to glomeruli (inhibits),
-    w_glom_inh: float = 0.0016  # glomeruli to the inhibitory neuron,
-    w_inh_kenyon: float = 0.76  # inhibitory neuron to Kenyon cells (inhibits); not in the paper's table,
+    tau_glom: float = 1.0  # decay times of the potentials [steps]: glomeruli,
+    tau_lat: float = 4.3  # lateral neuron,
+    tau_kenyon: float = 1.2  # Kenyon cells,
+    tau_inh: float = 1.5  # inhibitory neuron
+    w_input_glom: float = 3.26  # synaptic weights: input to its glomerulus,
+    w_input_lat: float = 0.0829  # input to the lateral neuron,
+    w_lat_glom: float = 0.0901  # lateral neuron to glomeruli (inhibits),
+    w_glom_inh: float = 0.009  # glomeruli to the inhibitory neuron,
+    w_inh_kenyon: float = 0.4  # inhibitory neuron to Kenyon cells (inhibits); not in the paper's table,
     w_glom_kenyon: float = 0.2  # glomeruli to Kenyon cells
 
     def __post_init__(self):

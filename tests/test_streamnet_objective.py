@@ -24,7 +24,8 @@ DIGITS = StreamnetParams(
 )  # fmt: skip
 MUSHROOM = replace(
     DIGITS, network="mushroom_body", kenyon_cells=500, probability=0.15, w_input_glom=4.0, w_glom_kenyon=0.5,
-    tau_glom=1.0, w_glom_inh=0.0, w_limit=0.5,
+    tau_glom=1.0, w_glom_inh=0.0, w_limit=0.5, tau_kenyon=1.75, tau_lat=2.0, w_input_lat=0.133, w_lat_glom=0.171,
+    w_inh_kenyon=0.76,
 )  # fmt: skip
 
 

@@ -204,7 +204,7 @@ def check_trial(args: argparse.Namespace) -> None:
     if done.returncode:
         print(done.stderr, file=sys.stderr)
         raise UserMistake(f"one epoch of {args.task} with the defaults failed (above): {lines[-1]}")
-    print(done.stdout.strip())
+    print(done.stderr + done.stdout.strip())  # the first: what the loaders say
 
 
 def trial_command(args: argparse.Namespace) -> list[str]:

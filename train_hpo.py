@@ -19,7 +19,7 @@ class Result:
 
     metrics: dict[str, float | int | str]
     status: str  # ok | silent | saturated | interrupted
-    model: dict | None  # for model.pt, loadable with weights_only=True: state_dict, params, n_inputs, n_classes, ...
+    model: dict | None  # for model.pt, loadable with weights_only=True; or, all NumPy arrays, for model.npz
 
 
 class Objective(NamedTuple):
@@ -75,8 +75,20 @@ def check_eprop(params, data) -> None:
     Encoded(data.take([0]), params, 0, augment).redraw()
 
 
+def train_streamnet(params, splits, report: Callable[[dict], None], device: str, seed: int) -> Result:
+    """Learn a stream of images online (`simulator.params.StreamnetParams`), then evaluate with learning off.
+
+    It runs on the CPU whatever `device` says, and imports no torch. The model is arrays, for
+    `simulator.objective.rebuild`. Raises ValueError for data that are not images.
+    """
+    from simulator import objective
+
+    return Result(*objective.train_streamnet(params, splits, report, device, seed))
+
+
 OBJECTIVES = {
     "eprop": Objective("models.rsnn:EpropParams", train_eprop, ("events", "images"), check_eprop),
+    "streamnet": Objective("simulator.params:StreamnetParams", train_streamnet, ("images",)),
 }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import math
 import os
@@ -41,17 +42,29 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def write_record(folder: Path, record: dict, model: dict | None) -> None:
-    """Write a trial's weights (`model.pt`, where there are any) and then its `record.json` into `folder`."""
+    """Write a trial's weights (where there are any) and then its `record.json` into `folder`.
+
+    The weights go to `model.npz` where all are NumPy arrays, so that nobody needs torch for them, else to `model.pt`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     if model is not None:
-        import io
+        buffer, name = io.BytesIO(), "model.pt"
+        if all(type(value).__module__ == "numpy" for value in model.values()):
+            import numpy
 
-        import torch
+            name = "model.npz"
+            numpy.savez(buffer, **model)
+        else:
+            import torch
 
-        buffer = io.BytesIO()
-        torch.save(model, buffer)
-        write_atomic(folder / "model.pt", buffer.getvalue())
+            torch.save(model, buffer)
+        write_atomic(folder / name, buffer.getvalue())
     write_atomic(folder / "record.json", json.dumps(record, indent=2, default=str).encode())
+
+
+def weights_in(folder: Path) -> list[Path]:
+    """Return the file of weights in a trial's folder: one or none."""
+    return [path for path in (folder / "model.pt", folder / "model.npz") if path.exists()]
 
 
 def read_record(folder: Path) -> dict | None:
@@ -191,18 +204,18 @@ class Results:
         best = self.ranking()[:WEIGHTS_KEPT]
         kept = {entry["trial"] for entry in best}
         for trial in {self.entries[-1]["trial"], *self._with_weights} - kept:
-            (self.trial_folder(trial) / "model.pt").unlink(missing_ok=True)
+            for weights in weights_in(self.trial_folder(trial)):
+                weights.unlink()
         self._with_weights = kept
         if best and best[0] != self._best:
             self._best = best[0]
             self._write_best(self._best)
 
     def _write_best(self, entry: dict) -> None:
-        weights, copy = self.trial_folder(entry["trial"]) / "model.pt", self.folder / "best_model.pt"
         digest = None
-        if weights.exists():
+        for weights in weights_in(self.trial_folder(entry["trial"])):
             data = weights.read_bytes()
-            write_atomic(copy, data)
+            write_atomic(self.folder / f"best_{weights.name}", data)
             digest = hashlib.sha256(data).hexdigest()
         best = {
             "trial": entry["trial"],

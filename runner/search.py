@@ -159,7 +159,7 @@ def print_closing(results: Results, console: Console) -> None:
     console.print(
         "trials: " + (", ".join(f"{counts[s]} {s}" for s in STATUSES if counts[s]) or "none"), highlight=False
     )
-    for name in ("results.csv", "best.json", "best_model.pt", "journal.jsonl"):
+    for name in ("results.csv", "best.json", "best_model.pt", "best_model.npz", "journal.jsonl"):
         if (results.folder / name).exists():
             console.print(f"{name:14} {results.folder / name}", soft_wrap=True, highlight=False)
 

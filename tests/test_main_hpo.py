@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -33,6 +34,16 @@ def test_prints_its_result_and_writes_only_with_out(tmp_path):
     again = json.loads(main_hpo().stdout)
     assert {**again, "seconds": 0} == {**result, "seconds": 0}
     assert json.loads(main_hpo("--seed", "1").stdout)["spikes_per_inference"] != result["spikes_per_inference"]
+
+
+def test_streamnet_trial_imports_no_torch_and_keeps_arrays(tmp_path):
+    code = "import sys, main_hpo; status = main_hpo.main(); print(sorted({'torch', 'tonic', 'nni'} & set(sys.modules)))"
+    words = [sys.executable, "-c", code, "--task", "streamnet_digits", "--out", tmp_path]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    result, imported = done.stdout.splitlines()
+    assert json.loads(result)["status"] == "ok" and imported == "[]", done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.npz", "record.json"]
+    assert np.load(tmp_path / "model.npz")["n_classes"] == 10
 
 
 def test_repeats_give_the_mean(tmp_path):

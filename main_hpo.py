@@ -90,6 +90,7 @@ def new_record(args: argparse.Namespace) -> dict:
         "trial": os.environ.get("NNI_TRIAL_JOB_ID"),
         "parameter_id": None,
         "task": args.task,
+        "tonic": args.tonic,
         "parameters": {},  # as received
         "params": {},  # with the defaults that were in force
         "status": "failed",
@@ -149,7 +150,7 @@ def prepare(args: argparse.Namespace, given: dict, complete: bool) -> Job:
         given = flatten(given)
         parameters = given if complete else default_parameters(space, params_class, given) | given
         params = make_params(params_class, parameters)
-        splits = setup_hpo.load_splits(dataset, args.data_dir, args.test_seed, args.split_seed)
+        splits = setup_hpo.load_splits(dataset, args.data_dir, args.test_seed, args.split_seed, args.tonic)
         if (kind := train_hpo.kind_of(splits.train)) not in objective.kinds:
             raise ValueError(f"{objective_name} takes {' or '.join(objective.kinds)}, but {dataset} has {kind}")
         objective.check(params, splits.train)

@@ -22,7 +22,7 @@ from pathlib import Path
 from rich.console import Console
 
 from runner.flags import OneLineParser, UserMistake, add_trial_flags, count, thread_environment, trial_flags
-from search_spaces import levels, load_space, task_names
+from search_spaces import levels, load_space, split_task, task_names
 from tuners import ASSESSORS, DEFAULT_TUNER, REFUSED_TUNERS, TUNERS
 
 ROOT = Path(__file__).resolve().parent
@@ -114,9 +114,12 @@ def experiment_id(text: str) -> str:
 
 
 def check_request(args: argparse.Namespace, space: dict) -> None:
-    """Refuse combinations of flags and search space that cannot be right. Raises UserMistake."""
+    """Refuse combinations of flags and search space that cannot be right. Raises UserMistake, ValueError."""
     from nni.common.hpo_utils import validate_search_space
 
+    from setup_hpo import check_tonic
+
+    check_tonic(split_task(args.task)[1], args.tonic)
     try:
         for level in levels(space):
             validate_search_space(level, raise_exception=True)

@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import io
 import json
-import math
 import os
 import tempfile
 import time
@@ -189,7 +188,7 @@ class Results:
         return entry
 
     def ranking(self) -> list[dict]:
-        """The trials whose scores count, best first: those within the limits, then by the first objective, then by age."""
+        """The trials whose scores count, best first: those within the limits, by the first objective, by age."""
         scored = [(entry, self.aim.scores(entry["result"])) for entry in self.entries if "default" in entry["result"]]
         scored = [(entry, scores) for entry, scores in scored if scores is not None]
         scored.sort(key=lambda pair: (not self.aim.is_kept(pair[0]["result"]), -pair[1][0], pair[0]["sequence"]))

@@ -15,7 +15,7 @@ MODES = ("max", "min")
 
 @dataclass
 class Aim:
-    """Objectives [(metric, "max" or "min")], of which the first ranks the trials, and limits [(metric, "<" or ">", x)]."""
+    """Objectives (metric, "max" or "min"), of which the first ranks the trials; limits (metric, "<" or ">", bound)."""
 
     objectives: list[tuple[str, str]] = field(default_factory=lambda: [("default", "max")])
     limits: list[tuple[str, str, float]] = field(default_factory=list)

@@ -200,7 +200,7 @@ class AskTellTuner(Tuner):
         return point, self._adopt(point)
 
     def _unseen_like(self, wanted: dict) -> dict:
-        """The unseen configuration with the most equal parameters, the nearest of those; in a large space a random one."""
+        """The unseen configuration with the most equal parameters, the nearest of those; any in a large space."""
         if self.size > ENUMERATED:
             return self._random()
 

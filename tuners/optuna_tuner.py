@@ -53,13 +53,13 @@ class OptunaTuner(AskTellTuner):
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         self.searched = [leaf for leaf in self.leaves if leaf.values is None or len(leaf.values) > 1]
         self.distributions = {leaf.key: _distribution(leaf, self.sampler == "qmc") for leaf in self.searched}
-        sampler = SAMPLERS[self.sampler](self.seed, self.starts, _excess if self.aim.limits else None)
+        sampler = SAMPLERS[self.sampler](self.seed, self.starts)
         directions = ["maximize"] * len(self.aim.objectives)  # scores are turned so that larger is better
         self.study = optuna.create_study(sampler=sampler, directions=directions)
 
     def _ask(self) -> tuple[dict, optuna.Trial]:
         if self.sampler == "gp" and len(self.done) == GP_LIMIT:
-            self.study.sampler = tpe(self.seed, 0, _excess if self.aim.limits else None)
+            self.study.sampler = tpe(self.seed, 0)
         trial = self.study.ask(self.distributions)
         return self._point(trial.params), trial
 
@@ -73,7 +73,8 @@ class OptunaTuner(AskTellTuner):
     def _tell(self, trial: Trial) -> None:
         handle = trial.handle or self._adopt(trial.point)
         handle.set_user_attr("failed", trial.failed)
-        handle.set_user_attr("excess", [min(over, FAR) for over in trial.excess])
+        for (name, sign, bound), over in zip(self.aim.limits, trial.excess, strict=True):
+            handle.set_constraint(f"{name}{sign}{bound}", min(over, FAR))
         self.study.tell(handle, list(trial.scores))
 
     def _point(self, coordinates: dict) -> dict:
@@ -84,34 +85,27 @@ class OptunaTuner(AskTellTuner):
         return point
 
 
-def gp(seed: int, starts: int, excess) -> optuna.samplers.BaseSampler:
+def gp(seed: int, starts: int) -> optuna.samplers.BaseSampler:
     """Gaussian process with expected improvement."""
-    return optuna.samplers.GPSampler(seed=seed, n_startup_trials=starts, constraints_func=excess)
+    return optuna.samplers.GPSampler(seed=seed, n_startup_trials=starts)
 
 
-def tpe(seed: int, starts: int, excess) -> optuna.samplers.BaseSampler:
+def tpe(seed: int, starts: int) -> optuna.samplers.BaseSampler:
     """Tree-structured Parzen estimator over all parameters together."""
-    return optuna.samplers.TPESampler(
-        seed=seed, n_startup_trials=starts, multivariate=True, constant_liar=True, constraints_func=excess
-    )
+    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=starts, multivariate=True, constant_liar=True)
 
 
-def nsga2(seed: int, starts: int, excess) -> optuna.samplers.BaseSampler:
+def nsga2(seed: int, starts: int) -> optuna.samplers.BaseSampler:
     """Non-dominated sorting genetic algorithm, Optuna's population of 50."""
-    return optuna.samplers.NSGAIISampler(seed=seed, constraints_func=excess)
+    return optuna.samplers.NSGAIISampler(seed=seed)
 
 
-def qmc(seed: int, starts: int, excess) -> optuna.samplers.BaseSampler:
+def qmc(seed: int, starts: int) -> optuna.samplers.BaseSampler:
     """A scrambled Sobol' sequence: fills the space evenly and learns nothing."""
     return optuna.samplers.QMCSampler(seed=seed, scramble=True, warn_asynchronous_seeding=False)
 
 
 SAMPLERS = {"gp": gp, "tpe": tpe, "nsga2": nsga2, "qmc": qmc}
-
-
-def _excess(trial: optuna.trial.FrozenTrial) -> list[float]:
-    """How far a trial is over each limit, as Optuna's constraints: above 0 is broken."""
-    return trial.user_attrs["excess"]
 
 
 def _distribution(leaf: Leaf, indexed: bool) -> optuna.distributions.BaseDistribution:

@@ -83,7 +83,7 @@ class Leaf:
             return (value - low + 0.5) / (high - low)
         if "normal" in self.kind:
             value = math.log(value) if "log" in self.kind and value > 0 else value
-            return NormalDist(low, high).cdf(value)
+            return min(max((NormalDist(low, high).cdf(value) - TAIL) / (1 - 2 * TAIL), 0.0), 1.0)
         if "log" in self.kind:
             low, high, value = math.log(low), math.log(high), math.log(value)
         return min(max((value - low) / (high - low), 0.0), 1.0) if high > low else 0.5

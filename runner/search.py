@@ -62,6 +62,8 @@ class Search:
                     raise RuntimeError(f"NNI's manager failed: {reason}; see {self.results.folder / 'log'}")
                 self._check_tuner()
                 self.finished = status in ("DONE", "STOPPED") or self._exhausted(status)
+        if status == "TUNER_NO_MORE_TRIAL":
+            self.console.print("the search space is exhausted: the tuner has no more configurations")
 
     def _check_tuner(self) -> None:
         """NNI goes on for ever without trials when its tuner raises. Raises RuntimeError with what the tuner said."""

@@ -22,18 +22,23 @@ WITH_DEFAULT = ("ok", "silent", "saturated", "early_stopped")  # statuses of tri
 STATUSES = (*WITH_DEFAULT, "failed", "timed_out", "killed", "lost", "interrupted")
 WEIGHTS_KEPT = 5  # the weights of so many trials stay on disk
 FIRST_COLUMNS = ["trial", "parameter_id", "default", "status", "cause"]
-CSV_SECONDS = 2.0  # results.csv is rewritten at most this often during a search
+CSV_SECONDS = 2.0  # results.csv is rewritten at most this often during a search,
+CSV_SHARE = 0.02  # and takes at most this share of its time
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write `data` so that `path` holds either its old content or all of the new, also after a crash."""
+def write_atomic(path: Path, data: bytes, sync: bool = True) -> None:
+    """Write `data` so that `path` holds either its old content or all of the new, also after a crash.
+
+    Without `sync` that holds where processes are killed, not where the machine itself goes down.
+    """
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fchmod(file.fileno(), 0o644)  # mkstemp's files are their owner's only
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -42,24 +47,55 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def write_record(folder: Path, record: dict, model: dict | None) -> None:
-    """Write a trial's weights (where there are any) and then its `record.json` into `folder`.
+    """Write a trial's weights (where there are any) and then its `record.json` into `folder`."""
+    write_packed(folder, pack_record(record), pack_model(model), sync=True)
 
-    The weights go to `model.npz` where all are NumPy arrays, so that nobody needs torch for them, else to `model.pt`.
-    """
+
+def write_packed(folder: Path, record: bytes, model: tuple[str, bytes] | None, sync: bool) -> None:
+    """Write what `pack_record` and `pack_model` returned, the weights first."""
     folder.mkdir(parents=True, exist_ok=True)
     if model is not None:
-        buffer, name = io.BytesIO(), "model.pt"
-        if all(type(value).__module__ == "numpy" for value in model.values()):
-            import numpy
+        write_atomic(folder / model[0], model[1], sync)
+    write_atomic(folder / "record.json", record, sync)
 
-            name = "model.npz"
-            numpy.savez(buffer, **model)
-        else:
-            import torch
 
-            torch.save(model, buffer)
-        write_atomic(folder / name, buffer.getvalue())
-    write_atomic(folder / "record.json", json.dumps(record, indent=2, default=str).encode())
+def pack_record(record: dict) -> bytes:
+    """Return the content of a trial's record.json."""
+    return json.dumps(record, indent=2, default=str).encode()
+
+
+def pack_model(model: dict | None) -> tuple[str, bytes] | None:
+    """Return the name and the content of a trial's file of weights, None where there are none.
+
+    It is `model.npz` where all are NumPy arrays, so that nobody needs torch for them, else `model.pt`.
+    """
+    if model is None:
+        return None
+    buffer = io.BytesIO()
+    if all(type(value).__module__ == "numpy" for value in model.values()):
+        import numpy
+
+        numpy.savez(buffer, **model)
+        return "model.npz", buffer.getvalue()
+    import torch
+
+    torch.save(model, buffer)
+    return "model.pt", buffer.getvalue()
+
+
+def is_number(value) -> bool:
+    """Tell whether a metric is a number; True and False are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def finite(metrics: dict) -> dict:
+    """Return the finite numbers among the metrics: all that NNI can take, each an axis of its web UI."""
+    return {name: value for name, value in metrics.items() if is_number(value) and math.isfinite(value)}
+
+
+def told(result: dict) -> dict:
+    """Return what a tuner is told of a trial's result: the finite numbers but those of the test part."""
+    return finite({name: value for name, value in result.items() if not name.startswith("test_")})
 
 
 def weights_in(folder: Path) -> list[Path]:
@@ -75,7 +111,7 @@ def read_record(folder: Path) -> dict | None:
         return None
 
 
-def append_line(path: Path, line: dict) -> None:
+def append_line(path: Path, line: dict, sync: bool = True) -> None:
     """Append one JSON line with a single write and fsync; a torn line of an earlier crash is closed first."""
     data = json.dumps(line, default=str).encode() + b"\n"
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
@@ -84,7 +120,8 @@ def append_line(path: Path, line: dict) -> None:
         if size and os.pread(handle, 1, size - 1) != b"\n":
             data = b"\n" + data
         os.write(handle, data)
-        os.fsync(handle)
+        if sync:
+            os.fsync(handle)
     finally:
         os.close(handle)
 
@@ -164,10 +201,21 @@ class Results:
     def __init__(self, folder: Path, command):
         self.folder = folder
         self.command = command
-        self.entries = read_journal(folder / "journal.jsonl")
-        self._csv_written = 0.0
+        self._entries = {entry["parameter_id"]: entry for entry in read_journal(folder / "journal.jsonl")}
+        self._next_table = 0.0  # when results.csv is due
         self._best = None  # the entry that best.json names
+        self._top = self.ranking()[:WEIGHTS_KEPT]
         self._with_weights = {entry["trial"] for entry in self.entries}  # at most
+
+    @property
+    def entries(self) -> list[dict]:
+        """One journal entry a trial, in the order in which they came."""
+        return list(self._entries.values())
+
+    @property
+    def best(self) -> dict | None:
+        """The best entry so far."""
+        return self._top[0] if self._top else None
 
     def trial_folder(self, trial: str) -> Path:
         """The folder in which NNI ran `trial`."""
@@ -175,40 +223,43 @@ class Results:
 
     def add(self, start: dict, end: dict | None) -> dict:
         """Take a trial that has ended (or, with `end` None, was cut off) and return its journal entry."""
-        record = read_record(self.trial_folder(start["trial"]))
-        entry = journal_entry(start, end, record)
+        return self.enter(journal_entry(start, end, read_record(self.trial_folder(start["trial"]))))
+
+    def enter(self, entry: dict) -> dict:
+        """Append a journal entry, which takes the place of an earlier one of its parameter_id, and return it."""
         append_line(self.folder / "journal.jsonl", entry)
-        others = [other for other in self.entries if other["parameter_id"] != entry["parameter_id"]]
-        self.entries = [*others, entry]
-        self._keep_best()
-        if time.monotonic() - self._csv_written > CSV_SECONDS:
+        earlier = self._entries.pop(entry["parameter_id"], None)
+        self._entries[entry["parameter_id"]] = entry
+        self._top = _ranked(self._entries.values() if earlier in self._top else [*self._top, entry])[:WEIGHTS_KEPT]
+        self._keep_best(entry)
+        if time.monotonic() >= self._next_table:
             self.write_table()
         return entry
 
     def ranking(self) -> list[dict]:
         """The trials whose score counts, best first; of equals the one that was started first."""
-        scored = [entry for entry in self.entries if math.isfinite(entry["result"].get("default", math.nan))]
-        return sorted(scored, key=lambda entry: (-entry["result"]["default"], entry["sequence"]))
+        return _ranked(self._entries.values())
 
     def write_table(self) -> None:
         """Write results.csv, one row a trial."""
         import pandas
 
+        began = time.monotonic()
         ordered = sorted(self.entries, key=lambda entry: entry["sequence"])
         table = pandas.DataFrame([_row(entry) for entry in ordered], columns=None if ordered else FIRST_COLUMNS)
         write_atomic(self.folder / "results.csv", table.to_csv(index=False).encode())
-        self._csv_written = time.monotonic()
+        ended = time.monotonic()
+        self._next_table = ended + max(CSV_SECONDS, (ended - began) / CSV_SHARE)
 
-    def _keep_best(self) -> None:
+    def _keep_best(self, entry: dict) -> None:
         """Delete the weights outside the best few; where the best has changed copy its weights, then name it."""
-        best = self.ranking()[:WEIGHTS_KEPT]
-        kept = {entry["trial"] for entry in best}
-        for trial in {self.entries[-1]["trial"], *self._with_weights} - kept:
+        kept = {other["trial"] for other in self._top}
+        for trial in {entry["trial"], *self._with_weights} - kept:
             for weights in weights_in(self.trial_folder(trial)):
                 weights.unlink()
         self._with_weights = kept
-        if best and best[0] != self._best:
-            self._best = best[0]
+        if self.best and self.best != self._best:
+            self._best = self.best
             self._write_best(self._best)
 
     def _write_best(self, entry: dict) -> None:
@@ -227,6 +278,11 @@ class Results:
             "command": self.command(entry["parameters"]),
         }
         write_atomic(self.folder / "best.json", json.dumps(best, indent=2).encode())
+
+
+def _ranked(entries) -> list[dict]:
+    scored = [entry for entry in entries if math.isfinite(entry["result"].get("default", math.nan))]
+    return sorted(scored, key=lambda entry: (-entry["result"]["default"], entry["sequence"]))
 
 
 def _row(entry: dict) -> dict:

@@ -7,6 +7,7 @@ asker.tell(proposal[0], proposal[1], {"default": 0.93})    # None in place of th
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 from collections import deque
@@ -42,8 +43,9 @@ class Asker:
 
     def __init__(self, tuner, next_id: int = 0):
         self.tuner = tuner
-        self._next_id = next_id
-        self._asked = {}  # parameter_id -> the id by which the tuner knows it
+        self._next_id = next_id  # the next trial's parameter_id
+        self._tuner_ids = itertools.count()  # those by which the tuner knows its proposals
+        self._asked = {}  # parameter_id -> the tuner's id
         self._waiting = deque()  # proposals that the tuner made late, by its callback
         self._dry = False  # nothing to propose until it has been told of another trial
         self._known = {}  # parameters -> metrics of trials that it has yet to propose; None: failed
@@ -71,18 +73,16 @@ class Asker:
             proposal = self._ask_tuner()
             if proposal is None:
                 return None
-            identifier, given = proposal
+            tuner_id, given = proposal
             key = _key(given)
             if key in self._again:
-                self._asked[self._again.pop(key)] = identifier
-            elif key in self._known:
-                metrics = self._known[key].pop(0)
-                if not self._known[key]:
-                    del self._known[key]
-                self._tell_tuner(identifier, given, metrics)
+                self._asked[self._again.pop(key)] = tuner_id
+            elif self._known.get(key):
+                self._tell_tuner(tuner_id, given, self._known[key].pop(0))
             else:
-                self._asked[identifier] = identifier
-                return proposal
+                identifier, self._next_id = self._next_id, self._next_id + 1
+                self._asked[identifier] = tuner_id
+                return identifier, given
 
     def tell(self, parameter_id: int, given: dict, metrics: dict | None) -> None:
         """Tell the tuner what came of a trial: its metrics, None where it failed, was killed or ran out of time."""
@@ -99,7 +99,7 @@ class Asker:
         from nni import NoMoreTrialError
 
         if not self._waiting and not self._dry:
-            identifier, self._next_id = self._next_id, self._next_id + 1
+            identifier = next(self._tuner_ids)
             try:
                 given = self.tuner.generate_multiple_parameters([identifier], st_callback=self._take_late)
             except NoMoreTrialError:

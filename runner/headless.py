@@ -91,9 +91,8 @@ def run(search: Search, asker: Asker, slots, again: list[dict], stop: Stop) -> N
     stopping = False
     with search.live():
         while True:
-            if not (stop.number or search.out_of_time()):
-                _fill(search, asker, slots, again)
-            if not search.running:
+            more = not (stop.number or search.out_of_time()) and _fill(search, asker, slots, again)
+            if not (search.running or more):
                 break
             if stop.number and not stopping:
                 stopping = True
@@ -106,16 +105,21 @@ def run(search: Search, asker: Asker, slots, again: list[dict], stop: Stop) -> N
     search.finished = not stop.number
 
 
-def _fill(search: Search, asker: Asker, slots, again: list[dict]) -> None:
-    """Start trials while slots are free and the budget lasts: first those of an earlier run, then new ones."""
-    while slots.free() > 0 and search.counts.total() + len(search.running) < search.trials:
+def _fill(search: Search, asker: Asker, slots, again: list[dict]) -> bool:
+    """Start trials, first those of an earlier run, then new ones. Returns False where there is nothing left to start.
+
+    True: only a free slot is lacking; on a cluster there may be none for a while.
+    """
+    while search.counts.total() + len(search.running) < search.trials:
+        if slots.free() < 1:
+            return True
         if again:
             start = again.pop(0)
         else:
             with _tuner_errors():
                 proposal = asker.ask()
             if proposal is None:
-                return
+                return False
             identifier, parameters = proposal
             start = {"event": "start", "trial": f"t{identifier:05}", "sequence": identifier}
             start |= {"parameter_id": identifier, "parameters": parameters}
@@ -123,6 +127,7 @@ def _fill(search: Search, asker: Asker, slots, again: list[dict]) -> None:
         append_line(search.events, start, sync=False)
         slots.start(start)
         search.running[start["trial"]] = start
+    return False
 
 
 def _take(search: Search, asker: Asker, ended) -> None:

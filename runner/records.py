@@ -158,6 +158,8 @@ def outcome(end: dict | None, record: dict | None) -> tuple[str, str | None]:
         return "timed_out", "ran longer than --trial-duration"
     if end.get("cause") == "user":
         return "killed", "cancelled in the web UI"
+    if end.get("cause") == "worker_gone":
+        return "killed", "its worker died or left the cluster"
     if end.get("signal") or end.get("exit_code") is None:
         return "killed", f"ended by {end.get('signal') or 'a signal'}"
     if end["exit_code"] == 0 and end.get("final"):

@@ -7,10 +7,13 @@ asker.tell(proposal[0], proposal[1], {"default": 0.93})    # None in place of th
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import logging
+import time
 from collections import deque
+from collections.abc import Iterator
 
 
 def build_tuner(settings: dict, space: dict):
@@ -48,6 +51,7 @@ class Asker:
         self._asked = {}  # parameter_id -> the tuner's id
         self._waiting = deque()  # proposals that the tuner made late, by its callback
         self._dry = False  # nothing to propose until it has been told of another trial
+        self.seconds = 0.0  # spent in the tuner
         self._known = {}  # parameters -> metrics of trials that it has yet to propose; None: failed
         self._again = {}  # parameters -> parameter_id of trials that run again and that it has yet to propose
 
@@ -66,6 +70,14 @@ class Asker:
                 self._known.setdefault(_key(given), []).append(metrics)
         if replay:
             self._again = {_key(given): identifier for identifier, given in again}
+
+    @contextlib.contextmanager
+    def _timed(self) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds += time.perf_counter() - began
 
     def ask(self) -> tuple[int, dict] | None:
         """Return a proposal (parameter_id, parameters), or None where the tuner has none before it is told more."""
@@ -101,7 +113,8 @@ class Asker:
         if not self._waiting and not self._dry:
             identifier = next(self._tuner_ids)
             try:
-                given = self.tuner.generate_multiple_parameters([identifier], st_callback=self._take_late)
+                with self._timed():
+                    given = self.tuner.generate_multiple_parameters([identifier], st_callback=self._take_late)
             except NoMoreTrialError:
                 given = []
             self._dry = not given
@@ -112,9 +125,11 @@ class Asker:
         self._waiting.append((identifier, _plain(parameters)))
 
     def _tell_tuner(self, identifier: int, given: dict, metrics: dict | None) -> None:
-        if metrics is not None:
-            self.tuner.receive_trial_result(identifier, given, metrics, customized=False, trial_job_id=str(identifier))
-        self.tuner.trial_end(identifier, metrics is not None)
+        with self._timed():
+            if metrics is not None:
+                about = {"customized": False, "trial_job_id": str(identifier)}
+                self.tuner.receive_trial_result(identifier, given, metrics, **about)
+            self.tuner.trial_end(identifier, metrics is not None)
 
 
 def _plain(parameters: dict) -> dict:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import resource
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -66,7 +67,11 @@ def conduct(search: Search, tuner: Callable[[int], dict], seed: int, space: dict
     with signals_noted() as stop:
         try:
             asker, again = take_up(search, tuner, seed, space)
-            run(search, asker, slots, again, stop)
+            try:
+                run(search, asker, slots, again, stop)
+            finally:
+                slots.close()
+                note_times(search, asker)
         except (RuntimeError, OSError) as error:  # the tuner; a full disk
             search.console.print(f"nni_main.py: {error}", soft_wrap=True, markup=False)
             exit_status = 1
@@ -178,6 +183,14 @@ def take_up(search: Search, tuner: Callable[[int], dict], seed: int, space: dict
             [(start["parameter_id"], start["parameters"]) for start in again],
         )
     return asker, again
+
+
+def note_times(search: Search, asker: Asker) -> None:
+    """Append to the events where the time of this run went [s]; CPU time with that of the slots' processes apart."""
+    own, others = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    times = {"event": "times", "wall": time.time() - search.started, "tuner": asker.seconds}
+    times |= {"cpu": own.ru_utime + own.ru_stime, "cpu_slots": others.ru_utime + others.ru_stime}
+    append_line(search.events, times, sync=False)
 
 
 def _told(entry: dict) -> dict | None:

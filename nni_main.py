@@ -49,8 +49,10 @@ def main() -> int:
         check_machine(args)
         if args.headless:
             check_headless(args)
-        elif args.dask or args.resume:
-            raise UserMistake(f"{'--dask' if args.dask else '--resume'} needs --headless")
+        elif args.dask:
+            raise UserMistake("--dask needs --headless")
+        elif args.resume:
+            raise UserMistake(f"--resume {args.id}: it ran with NNI's manager; only --headless searches can go on")
         if args.resume:
             resume.check_space_unchanged(args.experiments / args.id, space)
         elif args.check:

@@ -172,6 +172,7 @@ def take_up(search: Search, tuner: Callable[[int], dict], seed: int, space: dict
     """
     finished, again = trials_of(search.results.folder)
     search.count_earlier([entry for _, entry in finished])
+    search.results.name_best()  # the earlier run may have been killed before it did
     used = [start["parameter_id"] for start in [*(start for start, _ in finished), *again]]
     with _tuner_errors():
         engine = build_tuner(tuner(seed), space)

@@ -260,6 +260,10 @@ class Results:
             for weights in weights_in(self.trial_folder(trial)):
                 weights.unlink()
         self._with_weights = kept
+        self.name_best()
+
+    def name_best(self) -> None:
+        """Write best.json and the best weights where they are not those of the best trial that the journal has."""
         if self.best and self.best != self._best:
             self._best = self.best
             self._write_best(self._best)

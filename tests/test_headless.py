@@ -157,8 +157,11 @@ def test_nothing_is_lost_or_doubled_after_kill_9(repository):
     assert {row["status"] for row in rows} == {"ok"}
     assert len({row["weight"] for row in rows}) == budget  # Random begins anew, but no configuration runs twice
     assert processes_of(repository) == []
+    (repository / "experiments/killed/best.json").unlink()  # as where it was killed just before
     more, _ = start(repository, "killed", "--resume", "killed", "--trials", "63").communicate(timeout=60)
     assert len(table(repository / "experiments" / "killed")) == 63, more
+    best = json.loads((repository / "experiments/killed/best.json").read_text())
+    assert best["default"] == max(entry["result"]["default"] for entry in journal(repository, "killed"))
 
 
 def test_resume_says_what_cannot_be(repository):

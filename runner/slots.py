@@ -43,6 +43,7 @@ class Slot:
     pipe: Connection
     log: Path  # what its trial prints
     trial: str | None = None
+    up: bool = False  # its process has started and said so
     due: float = float("inf")  # when the trial's time is over [monotonic s]
     killed_at: float = float("inf")  # when it gets SIGKILL
     cause: str | None = None  # timed_out | stopping: why it got SIGINT
@@ -74,12 +75,14 @@ class LocalSlots:
                 return self._send(self._slots[number], trial)
         self._drop(number)
         self._slots[number] = self._new_slot(number)
-        self._send(self._slots[number], trial)
+        with contextlib.suppress(OSError):  # it has died at once; `wait` finds out
+            self._send(self._slots[number], trial)
 
     def _send(self, slot: Slot, trial: dict) -> None:
-        slot.pipe.send(trial)
         slot.trial, slot.cause = trial["trial"], None
-        slot.due, slot.killed_at = time.monotonic() + self._seconds, float("inf")
+        slot.pipe.send(trial)
+        slot.due = time.monotonic() + self._seconds if slot.up else float("inf")
+        slot.killed_at = float("inf")
 
     def _new_slot(self, number: int) -> Slot:
         context = multiprocessing.get_context("spawn")
@@ -103,11 +106,20 @@ class LocalSlots:
         ready = wait(handles, seconds)
         ended = []
         for number, slot in busy.items():
+            if slot.pipe in ready and not slot.up and self._is_up(slot):
+                continue
             if slot.pipe in ready or slot.process.sentinel in ready:
                 ended.append(self._collect(number, slot))
             else:
                 self._watch(slot)
         return ended
+
+    def _is_up(self, slot: Slot) -> bool:
+        """Take the first word of a slot's process; its trial's time begins now. False where it has died instead."""
+        with contextlib.suppress(EOFError, OSError):
+            slot.pipe.recv_bytes()
+            slot.up, slot.due = True, time.monotonic() + self._seconds
+        return slot.up
 
     def _watch(self, slot: Slot) -> None:
         now = time.monotonic()
@@ -175,6 +187,7 @@ def serve(
         os.dup2(handle, output)
     os.close(handle)
     with contextlib.suppress(EOFError, OSError):
+        pipe.send_bytes(b"up")
         while True:
             found = function(words, pipe.recv())
             sys.stdout.flush()

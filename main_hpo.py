@@ -15,14 +15,16 @@ import math
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from runner.flags import OneLineParser, UserMistake, add_trial_flags, thread_environment
-from runner.records import WITH_DEFAULT, write_record
+from runner.records import WITH_DEFAULT, finite, is_number, pack_model, pack_record, told, write_record
 from search_spaces import check_space, default_parameters, flatten, load_space, make_params, split_task
 
 CHECK_SECONDS = 20  # the epoch of --check is cut off after so long
@@ -45,32 +47,80 @@ def main() -> int:
     args = parse_arguments()
     os.environ.update(thread_environment(args.threads))  # before anything imports a numerical library
     signal.signal(signal.SIGINT, _interrupt_once)
-    record, model, exit_status = new_record(args), None, 0
-    try:
+    record = new_record(args)
+
+    def given() -> tuple[dict, bool]:
         make_folder(args.out)
-        job = prepare(args, *receive(args, record))
-        if args.check:
-            return check(args, job)
-        record |= {"parameters": job.parameters, "params": dataclasses.asdict(job.params), "device": job.device}
-        model = run(job, args, record)
-    except KeyboardInterrupt:
-        record |= {"status": "interrupted", "cause": "interrupted before its first result"}
-    except UserMistake as mistake:
-        record |= {"status": "failed", "cause": str(mistake)}
-        print(f"main_hpo.py: {mistake}", file=sys.stderr)
-        exit_status = 2
-        if not INSIDE_NNI:
-            return exit_status
-    except Exception as error:
-        record |= {"status": "failed", "cause": f"{type(error).__name__}: {error}"}
-        traceback.print_exc()
-        exit_status = 1
+        return receive(args, record)
+
+    model, exit_status = attempt(args, record, given)
+    if record["status"] != "interrupted" and (args.check or (exit_status == 2 and not INSIDE_NNI)):
+        return exit_status
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # what there is now gets written
     deliver(args, record, model)
     if record["status"] == "interrupted":  # an exit status of 0 would read as success
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
     return exit_status
+
+
+def run_trial(words: tuple[str, ...], start: dict) -> tuple[bytes, tuple[str, bytes] | None]:
+    """Run one trial inside this process, without NNI; return the content of its record.json and its file of weights.
+
+    `words` is the command line, `start` says what to try: {"trial", "parameter_id", "parameters"}. A process that
+    runs one trial after the other loads the data once. What goes wrong stands in the record.
+    """
+    args = _arguments(words)
+    record = new_record(args) | {"trial": start["trial"], "parameter_id": start["parameter_id"]}
+    record["parameters"] = flatten(start["parameters"])
+    handled = threading.current_thread() is threading.main_thread()
+    if handled:
+        signal.signal(signal.SIGINT, _interrupt_once)
+    model, _ = attempt(args, record, lambda: (start["parameters"], True), _splits)
+    if handled:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    complete(record)
+    return pack_record(record), pack_model(model)
+
+
+@lru_cache
+def _arguments(words: tuple[str, ...]) -> argparse.Namespace:
+    return parse_arguments(list(words))
+
+
+@lru_cache(maxsize=1)
+def _splits(*arguments):
+    """The splits of a process's last trial, made read-only, since the next trial gets the same arrays."""
+    import setup_hpo
+
+    splits = setup_hpo.load_splits(*arguments)
+    for data in splits:
+        data.x.flags.writeable = data.y.flags.writeable = False
+    return splits
+
+
+def attempt(args: argparse.Namespace, record: dict, given: Callable, load_splits=None) -> tuple[dict | None, int]:
+    """Prepare and run a trial, and enter in the record how it went. Returns what model.pt holds, and the exit status.
+
+    `given()` returns the parameters and whether they are complete; `load_splits` stands in for setup_hpo's.
+    """
+    try:
+        job = prepare(args, *given(), load_splits)
+        if args.check:
+            return None, check(args, job)
+        record |= {"parameters": job.parameters, "params": dataclasses.asdict(job.params), "device": job.device}
+        return run(job, args, record), 0
+    except KeyboardInterrupt:
+        record |= {"status": "interrupted", "cause": "interrupted before its first result"}
+        return None, 0
+    except UserMistake as mistake:
+        record |= {"status": "failed", "cause": str(mistake)}
+        print(f"main_hpo.py: {mistake}", file=sys.stderr)
+        return None, 2
+    except Exception as error:
+        record |= {"status": "failed", "cause": f"{type(error).__name__}: {error}"}
+        traceback.print_exc()
+        return None, 1
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -135,7 +185,7 @@ def receive(args: argparse.Namespace, record: dict) -> tuple[dict, bool]:
     return given, False
 
 
-def prepare(args: argparse.Namespace, given: dict, complete: bool) -> Job:
+def prepare(args: argparse.Namespace, given: dict, complete: bool, load_splits: Callable | None = None) -> Job:
     """Turn the command line into a Job. Raises UserMistake."""
     import setup_hpo
     import train_hpo
@@ -151,7 +201,8 @@ def prepare(args: argparse.Namespace, given: dict, complete: bool) -> Job:
         given = flatten(given)
         parameters = given if complete else default_parameters(space, params_class, given) | given
         params = make_params(params_class, parameters)
-        splits = setup_hpo.load_splits(dataset, args.data_dir, args.test_seed, args.split_seed, args.tonic)
+        load_splits = load_splits or setup_hpo.load_splits
+        splits = load_splits(dataset, args.data_dir, args.test_seed, args.split_seed, args.tonic)
         if (kind := train_hpo.kind_of(splits.train)) not in objective.kinds:
             raise ValueError(f"{objective_name} takes {' or '.join(objective.kinds)}, but {dataset} has {kind}")
         objective.check(params, splits.train)
@@ -203,7 +254,7 @@ def mean_metrics(metrics: list[dict]) -> dict:
     means = dict(metrics[0])
     for name, value in means.items():
         values = [other[name] for other in metrics]
-        if _is_number(value) and len(set(values)) > 1:
+        if is_number(value) and len(set(values)) > 1:
             means[name] = sum(values) / len(values)
     return means
 
@@ -213,18 +264,16 @@ def report_epoch(metrics: dict) -> None:
     if INSIDE_NNI:
         import nni
 
-        if "default" in _finite(metrics):  # an assessor dies of anything else
-            nni.report_intermediate_result(_finite(metrics))
+        if "default" in finite(metrics):  # an assessor dies of anything else
+            nni.report_intermediate_result(finite(metrics))
     elif sys.stderr.isatty():
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in _finite(metrics).items())
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in finite(metrics).items())
         print(f"\r\033[K{shown}", end="", file=sys.stderr, flush=True)
 
 
 def deliver(args: argparse.Namespace, record: dict, model: dict | None) -> None:
     """Print the result (alone), write the record and the weights, then tell NNI the result (inside)."""
-    record |= {"seconds": time.time() - record["started"], "versions": _versions()}
-    if "torch" in sys.modules:
-        record["torch_threads"] = sys.modules["torch"].get_num_threads()
+    complete(record)
     if not INSIDE_NNI and record["result"]:
         if sys.stderr.isatty():
             print(file=sys.stderr)  # end the line of epochs
@@ -235,7 +284,14 @@ def deliver(args: argparse.Namespace, record: dict, model: dict | None) -> None:
     if INSIDE_NNI and record["status"] in WITH_DEFAULT:
         import nni
 
-        nni.report_final_result(_finite({k: v for k, v in record["result"].items() if not k.startswith("test_")}))
+        nni.report_final_result(told(record["result"]))
+
+
+def complete(record: dict) -> None:
+    """Enter how long the trial took, and with what it ran."""
+    record |= {"seconds": time.time() - record["started"], "versions": _versions()}
+    if "torch" in sys.modules:
+        record["torch_threads"] = sys.modules["torch"].get_num_threads()
 
 
 def check(args: argparse.Namespace, job: Job) -> int:
@@ -263,7 +319,7 @@ def check(args: argparse.Namespace, job: Job) -> int:
 
 def check_metrics(metrics: dict, wanted: list[str]) -> None:
     """Raise UserMistake where a metric is not among a result's numbers, or may not be chosen by."""
-    known = [name for name in _finite(metrics) if not name.startswith("test_")]
+    known = [name for name in told(metrics)]
     for name in wanted:
         if name not in known:
             raise UserMistake(f"there is no metric {name!r} to search by; choose from: {', '.join(known)}")
@@ -279,21 +335,17 @@ def _ignore(metrics: dict) -> None:
     pass
 
 
-def _is_number(value) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _finite(metrics: dict) -> dict:
-    """The finite numbers among the metrics: all that NNI can take, each an axis of its web UI."""
-    return {name: value for name, value in metrics.items() if _is_number(value) and math.isfinite(value)}
-
-
 def _versions() -> dict[str, str]:
     versions = {"python": sys.version.split()[0]}
     for package in PACKAGES:
         if package in sys.modules:
-            versions[package] = importlib.metadata.version(package)
+            versions[package] = _version(package)
     return versions
+
+
+@lru_cache
+def _version(package: str) -> str:
+    return importlib.metadata.version(package)
 
 
 if __name__ == "__main__":

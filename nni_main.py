@@ -21,6 +21,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from runner import resume
 from runner.flags import OneLineParser, UserMistake, add_trial_flags, count, thread_environment, trial_flags
 from search_spaces import levels, load_space, split_task, task_names
 from tuners import ASSESSORS, DEFAULT_TUNER, REFUSED_TUNERS, TUNERS, WITH_AIMS, WITH_JOURNAL
@@ -35,7 +36,11 @@ MOST_CONCURRENT = 8  # trials at once, unless told
 
 def main() -> int:
     """Check the request, then run the search. Returns the exit status: 2 for a mistake found before the start."""
-    args = parse_arguments()
+    try:
+        args = parse_arguments()
+    except UserMistake as mistake:
+        print(f"nni_main.py: {mistake}", file=sys.stderr)
+        return 2
     os.environ.update(thread_environment(args.threads))
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost," + os.environ.get("no_proxy", "")
     handle_signals()
@@ -43,9 +48,22 @@ def main() -> int:
         space = load_space(args.task)
         check_request(args, space)
         check_machine(args)
-        if args.check:
+        if args.headless:
+            check_headless(args)
+        elif args.dask:
+            raise UserMistake("--dask needs --headless")
+        elif args.resume:
+            raise UserMistake(f"--resume {args.id}: it ran with NNI's manager; only --headless searches can go on")
+        if args.resume:
+            resume.check_space_unchanged(args.experiments / args.id, space)
+        elif args.check:
             check_trial(args)
-        reserve_folder(args)
+        if not args.resume:
+            reserve_folder(args)
+            resume.save_request(args.experiments / args.id, args, space)
+        if args.headless:
+            with resume.hold(args.experiments / args.id):
+                return search_headless(args, space)
     except (UserMistake, ValueError) as mistake:
         print(f"nni_main.py: {mistake}", file=sys.stderr)
         return 2
@@ -88,8 +106,14 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--keep", action="store_true", help="leave the web UI up after the last trial, until Ctrl-C")
     parser.add_argument("--no-check", dest="check", action="store_false", help="skip the check of one epoch beforehand")
     parser.add_argument("--experiments", type=Path, default=ROOT / "experiments", help="folder of all experiments")
+    parser.add_argument("--headless", action="store_true", help="without NNI's manager: no web UI, no port, no Node")
+    parser.add_argument("--dask", metavar="ADDRESS", help="with --headless: the workers of this Dask scheduler run it")
+    parser.add_argument("--resume", metavar="ID", type=experiment_id, help="go on with an experiment that was ended")
     add_trial_flags(parser)
     args = parser.parse_args(arguments)
+    if args.resume:
+        args = resume.apply_request(parser, arguments, args.experiments.resolve() / args.resume)
+        args.id = args.resume
     args.concurrency = args.concurrency or args.gpus or min(len(os.sched_getaffinity(0)), MOST_CONCURRENT)
     args.device = "cuda" if args.gpus else args.device
     args.threads = int(thread_environment(args.threads)["OMP_NUM_THREADS"])
@@ -210,8 +234,10 @@ def check_machine(args: argparse.Namespace) -> None:
         raise UserMistake(f"--experiments {args.experiments}: {error.strerror}") from None
     if not os.access(args.experiments, os.W_OK):
         raise UserMistake(f"--experiments {args.experiments}: no permission to write there")
-    if args.id and (args.experiments / args.id).exists():
+    if args.id and not args.resume and (args.experiments / args.id).exists():
         raise UserMistake(f"--id {args.id}: {args.experiments / args.id} exists already; choose another id")
+    if args.headless:
+        return  # no manager and no port
     for pid, identifier, port in leftover_managers(args.experiments):
         raise UserMistake(
             f"the manager of experiment {identifier} is still running on port {port}, though its nni_main.py is gone; "
@@ -223,6 +249,17 @@ def check_machine(args: argparse.Namespace) -> None:
         check_nni()
     except RuntimeError as error:
         raise UserMistake(str(error)) from None
+
+
+def check_headless(args: argparse.Namespace) -> None:
+    """Refuse what needs NNI's manager, and a Dask cluster that cannot be had. Raises UserMistake."""
+    for flag, given in (("--assessor", args.assessor != "none"), ("--port", args.port), ("--keep", args.keep)):
+        if given:
+            raise UserMistake(f"{flag} needs NNI's manager, which --headless does without: leave one of them out")
+    if args.dask:
+        from runner.dask_slots import check_cluster
+
+        check_cluster(args.dask, ROOT, args.data_dir)
 
 
 def reserve_folder(args: argparse.Namespace) -> None:
@@ -337,6 +374,28 @@ def search(args: argparse.Namespace, space: dict) -> int:
         results.write_table()
         print_closing(results, console)
     return exit_status or (0 if results.ranking() else 1)
+
+
+def search_headless(args: argparse.Namespace, space: dict) -> int:
+    """Run the search without NNI's manager; returns the exit status. The results are written however it ends."""
+    from main_hpo import run_trial
+    from runner import headless
+    from runner.records import Results
+    from runner.search import Search
+
+    results = Results(args.experiments / args.id, lambda parameters: repeat_command(args, parameters), args.aim)
+    search = Search(results, results.folder / "events.jsonl", args.trials, args.duration, Console())
+    words = tuple(trial_command(args)[2:])
+    if args.dask:
+        from runner.dask_slots import DaskSlots
+
+        slots = DaskSlots(args.dask, ROOT, run_trial, words, args.trial_duration)
+    else:
+        log = results.folder / "log"
+        slots = headless.LocalSlots(args.concurrency, run_trial, words, log, args.trial_duration, args.gpus or 0)
+    where = f"on {args.dask}" if args.dask else f"{args.concurrency} at once"
+    search.console.print(f"experiment {args.id}: {args.tuner}, {args.trials} trials, {where}", soft_wrap=True)
+    return headless.conduct(search, lambda seed: tuner_settings(args), args.seed, space, slots)
 
 
 def start_manager(experiment, args: argparse.Namespace, events: Path) -> None:

@@ -27,7 +27,7 @@ from benchmarks.tuner_problems import PROBLEMS, Problem, whole_grid  # noqa: E40
 
 COST_SPACE = {f"x{i}": {"_type": "uniform", "_value": [0, 1]} for i in range(9)}
 COST_SPACE["kind"] = {"_type": "choice", "_value": ["a", "b", "c"]}
-COST_SIZES = {"forest": (100, 1000, 10_000), "gp": (100, 299), "tpe": (100, 1000, 10_000), "nni-tpe": (100, 1000)}
+COST_SIZES = {"forest": (100, 1000, 10_000), "gp": (100, 250), "tpe": (100, 1000, 10_000), "nni-tpe": (100, 1000)}
 
 
 def engines() -> dict:

@@ -195,9 +195,10 @@ def test_the_gaussian_process_hands_over(monkeypatch):
 
     monkeypatch.setattr("tuners.optuna_tuner.GP_LIMIT", 6)
     tuner = make("gp", PLANE)
-    search(tuner, 6, lambda p: p["x"])
+    search(tuner, 5, lambda p: p["x"])
     assert isinstance(tuner.study.sampler, optuna.samplers.GPSampler)
-    search(tuner, 3, lambda p: p["x"])
+    tuner.import_data([{"parameter": {"x": 0.1 * i, "y": 0.0}, "value": 0.1 * i} for i in range(3)])  # past the limit
+    search(tuner, 1, lambda p: p["x"])
     assert isinstance(tuner.study.sampler, optuna.samplers.TPESampler)
 
 

@@ -58,7 +58,7 @@ class OptunaTuner(AskTellTuner):
         self.study = optuna.create_study(sampler=sampler, directions=directions)
 
     def _ask(self) -> tuple[dict, optuna.Trial]:
-        if self.sampler == "gp" and len(self.done) == GP_LIMIT:
+        if isinstance(self.study.sampler, optuna.samplers.GPSampler) and len(self.done) >= GP_LIMIT:
             self.study.sampler = tpe(self.seed, 0)
         trial = self.study.ask(self.distributions)
         return self._point(trial.params), trial

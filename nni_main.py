@@ -22,6 +22,7 @@ from pathlib import Path
 from rich.console import Console
 
 from runner.flags import OneLineParser, UserMistake, add_trial_flags, count, thread_environment, trial_flags
+from runner.tensorboard import check_tensorboard
 from search_spaces import levels, load_space, split_task, task_names
 from tuners import ASSESSORS, DEFAULT_TUNER, REFUSED_TUNERS, TUNERS
 
@@ -120,6 +121,8 @@ def check_request(args: argparse.Namespace, space: dict) -> None:
     from setup_hpo import check_tonic
 
     check_tonic(split_task(args.task)[1], args.tonic)
+    if args.tensorboard:
+        check_tensorboard()
     try:
         for level in levels(space):
             validate_search_space(level, raise_exception=True)

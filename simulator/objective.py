@@ -36,8 +36,7 @@ def train_streamnet(
 ) -> tuple[dict, str, dict[str, np.ndarray], np.ndarray | None]:
     """Learn `splits.train` once and return (metrics, status, model, predicted).
 
-    status is ok | silent | saturated | interrupted; `predicted` are the classes of the test part (B,), None unsupervised.
-
+    status is ok | silent | saturated | interrupted; `predicted`: the classes of the test part (B,), None unsupervised.
     `splits` has train, validation and test (loaders.Data of images); `report` gets the metrics "default" once. The
     model is the net's state, to be loaded by `rebuild`. `device` must be cpu in effect: the simulator knows no other.
     Raises ValueError for data that are not uint8 images.

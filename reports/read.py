@@ -89,7 +89,7 @@ def is_scored(entry: dict) -> bool:
 def read_search(folder: Path) -> Search:
     """Read the experiment in `folder`. Raises UserMistake where that is none, or no trial of it has ended."""
     journal = folder / "journal.jsonl"
-    facts = _read_json(folder / "search.json")
+    facts = read_json(folder / "search.json")
     if not journal.exists() and not facts and not (folder / "events.jsonl").exists():
         raise UserMistake(f"{folder} has no journal.jsonl: give the folder of an experiment, experiments/<id>")
     entries, torn = _journal(journal)
@@ -118,7 +118,7 @@ def _is_json(line: bytes) -> bool:
         return False
 
 
-def _read_json(path: Path) -> dict:
+def read_json(path: Path) -> dict:
     """Return the object in a JSON file, empty where there is none that can be read."""
     try:
         found = json.loads(path.read_text())
@@ -136,7 +136,7 @@ def count_running(folder: Path, entries: list[dict]) -> int:
 
 def _task_of(folder: Path, entries: list[dict]) -> str:
     """Return the task that best.json's command or a record names; "" where none does."""
-    words = shlex.split(_read_json(folder / "best.json").get("command", ""))
+    words = shlex.split(read_json(folder / "best.json").get("command", ""))
     if "--task" in words[:-1]:
         return words[words.index("--task") + 1]
     for entry in entries[-20:]:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from reports import draw
 from reports.final import Final, read_finals
-from reports.findings import duration, short
+from reports.findings import duration
 from reports.page import Picture, Section, write_page
+from reports.parameters import short
 from reports.read import Search
 from runner.retrain import paired_difference, paired_p_value
 from search_spaces import split_task

@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 import statistics
 
-from reports.findings import causes, short
+from reports.findings import causes
 from reports.importance import Importance
-from reports.parameters import Parameter, told
+from reports.parameters import Parameter, short, told
 from reports.read import HOPELESS, Search, is_scored, pareto_front, score
 
 BLUE, ORANGE, GREEN, GREY, RED = "#2f6db3", "#d9661f", "#3d8b4f", "#8a8f98", "#b3332f"
@@ -54,7 +54,7 @@ def draw_scores(axes, x: list, scores: list[float], low: float, **style) -> None
 
 def progress(search: Search):
     """Scores in the order of the trials' start, the best so far; trials without a score below the axis."""
-    figure, axes = new_figure(3.2)
+    figure, axes = new_figure(3.5)
     low = lowest_shown([score(entry) for entry in search.scored])
     number = {entry["trial"]: place for place, entry in enumerate(search.entries, 1)}
     for label, entries, color in (
@@ -70,8 +70,13 @@ def progress(search: Search):
         axes.plot(failed, [0.015] * len(failed), "x", color=RED, ms=4, label="no score", transform=_at_bottom(axes))
     axes.set(xlabel="trial, in the order of their start", ylabel=search.score_name)
     _whole_numbers(axes.xaxis)
-    axes.legend(loc="best", fontsize=8)
+    _legend_below(figure)
     return figure
+
+
+def _legend_below(figure, **more) -> None:
+    """A legend that hides nothing."""
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8, **more)
 
 
 def best_so_far(search: Search) -> tuple[list[int], list[float]]:
@@ -106,12 +111,12 @@ def parallel(search: Search):
         + (("test_accuracy", "test accuracy"),)
         if any(metric in entry["result"] for entry in search.scored)
     ]
-    figure, axes = new_figure(0.62 * len(rows) + 0.5)
+    figure, axes = new_figure(0.66 * len(rows) + 0.5)
     chosen = lines_shown(search)
     scores = [score(entry) for entry in chosen]
     low = lowest_shown([score(entry) for entry in search.scored])
     lines = LineCollection(
-        [_line(entry, rows) for entry in chosen], cmap="viridis_r", linewidths=0.8, alpha=0.55, rasterized=True
+        [_line(entry, rows) for entry in chosen], cmap="viridis_r", linewidths=0.7, alpha=0.5, rasterized=True
     )
     lines.set_array(scores)
     lines.set_clim(low, max(max(scores), low + 1e-9))
@@ -137,7 +142,10 @@ def _parameter_places(parameter: Parameter):
 
     def place(entry: dict):
         value = entry["parameters"].get(parameter.name)
-        return None if value is None else parameter.position(value)
+        if value is None:
+            return None
+        spread = 0.02 * (entry["sequence"] * 0.618 % 1 - 0.5) if parameter.choices else 0  # so that lines can be told
+        return parameter.position(value) + spread
 
     if parameter.choices:
         marks = [(parameter.position(choice), short(choice)) for choice in parameter.choices]
@@ -276,7 +284,7 @@ def _log_axis(axes) -> None:
 
 def train_validation_test(search: Search):
     """The three accuracies of each trial, the trials ordered by validation."""
-    figure, axes = new_figure(3.2)
+    figure, axes = new_figure(3.5)
     ranked = search.ranking
     places = range(1, len(ranked) + 1)
     low = lowest_shown([score(entry) for entry in ranked])
@@ -292,13 +300,13 @@ def train_validation_test(search: Search):
             draw_scores(axes, *map(list, zip(*having, strict=True)), low, color=color, label=label)
     axes.set(xlabel="trial, ordered by validation", ylabel=search.score_name.replace("validation ", ""))
     _whole_numbers(axes.xaxis)
-    axes.legend(loc="lower left", fontsize=8)
+    _legend_below(figure)
     return figure
 
 
 def learning_curves(search: Search, curves: list[tuple[dict, list[dict]]]):
     """Accuracy on validation (full) and training (dashed) after each epoch of the best trials."""
-    figure, axes = new_figure(3.2)
+    figure, axes = new_figure(3.5)
     values = []
     for number, (entry, curve) in enumerate(curves):
         color = (ORANGE, BLUE, GREEN, GREY, RED)[number]
@@ -311,7 +319,7 @@ def learning_curves(search: Search, curves: list[tuple[dict, list[dict]]]):
                 axes.plot(*zip(*points, strict=True), style, color=color, linewidth=1.2, alpha=0.9, label=label)
     axes.set(xlabel="epoch", ylabel="accuracy", ylim=(lowest_shown(values), None))
     _whole_numbers(axes.xaxis)
-    axes.legend(loc="lower right", fontsize=8, title="trial (its score)", title_fontsize=8)
+    _legend_below(figure, title="trial (its score)", title_fontsize=8)
     return figure
 
 
@@ -346,7 +354,7 @@ def pareto(search: Search):
     if min(values) > 0 and max(values) / min(values) > 50:
         _log_axis(axes)
     axes.set(xlabel=labelled(second), ylabel=labelled(first))
-    axes.legend(fontsize=8)
+    _legend_below(figure)
     return figure
 
 
@@ -396,5 +404,5 @@ def races(searches: dict[str, Search]):
             values += best
     axes.set(xlabel="trial, in the order of their start", ylabel="best score so far", ylim=(lowest_shown(values), None))
     _whole_numbers(axes.xaxis)
-    axes.legend(fontsize=8, loc="lower right")
+    _legend_below(figure)
     return figure

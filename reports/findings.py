@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from reports.importance import Importance
-from reports.parameters import Parameter, beyond, refusal, told
+from reports.parameters import Parameter, beyond, refusal, short, told
 from reports.read import HOPELESS, Search, is_scored, pareto_front, score
 
 TOP = 5  # trials that are asked where they lie
@@ -33,7 +33,7 @@ class Edge:
     def sentence(self, of: int) -> str:
         """Say so, and what to do."""
         where = f"{self.parameter.name} = {short(self.value)} is at the {self.side} edge of its range"
-        where += f", as in {self.top} of the best {of} trials" if of > 1 else ""
+        where += f", as in {'all' if self.top == of else self.top} of the best {of} trials" if of > 1 else ""
         if self.beyond is None:
             return f"{where}; it cannot go further ({self.refusal})."
         way = "upwards" if self.side == "upper" else "downwards"
@@ -60,11 +60,6 @@ def find(search: Search, importances: list[Importance]) -> Findings:
         found.following = following_sentences(search, edges, importances)
         found.space = next_space(search, edges)
     return found
-
-
-def short(value) -> str:
-    """A value as a sentence shows it."""
-    return f"{value:.4g}" if isinstance(value, float) else str(told(value))
 
 
 def amount(number: int, thing: str) -> str:
@@ -230,13 +225,34 @@ def following_sentences(search: Search, edges: list[Edge], importances: list[Imp
 
 def _importance_sentences(importance: Importance, search: Search, at_edge: set[str]) -> list[str]:
     first = importance.order[0]
-    said = [f"{first} matters most ({importance.median(first):.0%} of the variation of the scores)."]
+    said = [
+        f"{first} matters most ({importance.median(first):.0%} of the variation of the scores){_by(search, first)}."
+    ]
     seldom = [name for name in importance.order if importance.median(name) < SELDOM and name not in at_edge]
     best = search.ranking[0]["parameters"]
     if seldom:
         values = ", ".join(f"{name} = {short(best[name])}" for name in seldom if name in best)
         said.append(f"These explain less than {SELDOM:.0%} each and may be fixed to make the space smaller: {values}.")
     return said
+
+
+def _by(search: Search, name: str) -> str:
+    """How the scores go with a parameter: the median of each choice, or the range of the best tenth."""
+    parameter = next(parameter for parameter in search.searched if parameter.name == name)
+    if not parameter.choices:
+        top = search.ranking[: max(TOP, len(search.scored) // 10)]
+        values = [entry["parameters"][name] for entry in top if name in entry["parameters"]]
+        return f": the best {len(top)} trials have it from {short(min(values))} to {short(max(values))}"
+    groups = {
+        choice: [score(e) for e in search.scored if told(e["parameters"].get(name)) == choice]
+        for choice in parameter.choices
+    }
+    medians = sorted(
+        ((statistics.median(group), choice) for choice, group in groups.items() if group),
+        reverse=True,
+        key=lambda pair: pair[0],
+    )
+    return ": median " + ", ".join(f"{median:.3f} with {short(choice)}" for median, choice in medians[:4])
 
 
 def _pace_sentences(search: Search) -> list[str]:

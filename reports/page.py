@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
+from reports.parameters import short
 from runner.records import write_atomic
 
 DPI = 150  # of the PNGs
@@ -19,17 +20,19 @@ STYLE = """
 :root { color-scheme: light; }
 * { box-sizing: border-box; }
 body { margin: 0; background: #f5f6f8; color: #1d2127; font: 16px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
-main { max-width: 1180px; margin: 0 auto; padding: 1rem; }
-h1 { font-size: 1.5rem; margin: .4rem 0; } h2 { font-size: 1.15rem; margin: 0 0 .5rem; }
-section { background: #fff; border: 1px solid #dfe2e7; border-radius: 8px; padding: 1rem; margin: 0 0 1rem; }
+main { max-width: 1240px; margin: 0 auto; padding: 1rem; display: grid; gap: 1rem; align-items: start; }
+main > * { min-width: 0; } h1, .quiet, section.wide { grid-column: 1 / -1; }
+@media (min-width: 1000px) { main { grid-template-columns: 1fr 1fr; } }
+h1 { font-size: 1.5rem; margin: .4rem 0 -.8rem; } h2 { font-size: 1.15rem; margin: 0 0 .5rem; }
+section { background: #fff; border: 1px solid #dfe2e7; border-radius: 8px; padding: 1rem; }
 p, ul { margin: .4rem 0; } ul { padding-left: 1.2rem; } li { margin: .25rem 0; }
 .figures { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 480px), 1fr)); }
 .figures.small { grid-template-columns: repeat(auto-fill, minmax(min(100%, 300px), 1fr)); }
 figure { margin: 0; min-width: 0; } img { display: block; width: 100%; max-width: 660px; height: auto; margin: 0 auto; }
 figcaption { font-size: .85rem; color: #5a616b; margin-top: .25rem; }
 .table { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; }
-th, td { padding: .2rem .7rem .2rem 0; text-align: left; border-bottom: 1px solid #eceef1; overflow-wrap: normal; }
-td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
+th, td { padding: .2rem 0 .2rem .9rem; text-align: right; border-bottom: 1px solid #eceef1; white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; padding-left: 0; } td { font-variant-numeric: tabular-nums; }
 pre { background: #f5f6f8; padding: .6rem; overflow-x: auto; font-size: .85rem; }
 a { color: #1f5aa0; } .quiet { color: #5a616b; font-size: .9rem; }
 """
@@ -56,6 +59,7 @@ class Section:
     code: str = ""  # shown as it stands
     listed: bool = False  # sentences as a list
     small: bool = False  # many small pictures
+    wide: bool = True  # over both columns of a wide screen
 
     def __bool__(self) -> bool:
         return bool(self.sentences or self.pictures or self.table or self.code)
@@ -90,7 +94,8 @@ def _section(part: Section, folder: Path, step) -> str:
     figures = "".join(_figure(picture, folder, step) for picture in part.pictures)
     figures = f'<div class="figures{" small" if part.small else ""}">{figures}</div>' if figures else ""
     code = f"<pre>{escape(part.code)}</pre>" if part.code else ""
-    return f"<section><h2>{escape(part.title)}</h2>{text}{_table(part.table)}{code}{figures}</section>\n"
+    inside = f"<h2>{escape(part.title)}</h2>{text}{_table(part.table)}{code}{figures}"
+    return f"<section{' class=wide' if part.wide else ''}>{inside}</section>\n"
 
 
 def _figure(picture: Picture, folder: Path, step) -> str:
@@ -114,8 +119,19 @@ def save(figure, folder: Path, name: str) -> bytes:
     for kind in ("png", "pdf"):
         buffers[kind] = io.BytesIO()
         figure.savefig(buffers[kind], format=kind, dpi=DPI)
+        if kind == "png":
+            buffers[kind] = _smaller(buffers[kind])
         (folder / f"{name}.{kind}").write_bytes(buffers[kind].getvalue())
     return buffers["png"].getvalue()
+
+
+def _smaller(png: io.BytesIO) -> io.BytesIO:
+    """The same picture in 256 colours: a third of the size."""
+    from PIL import Image
+
+    smaller = io.BytesIO()
+    Image.open(png).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(smaller, "PNG", optimize=True)
+    return smaller
 
 
 def _table(rows: list[list]) -> str:
@@ -130,9 +146,7 @@ def _tags(rows: list[list]) -> list[str]:
 
 
 def _cell(value, tag: str) -> str:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return f"<{tag}{' class=number' if number else ''}>{escape(text)}</{tag}>"
+    return f"<{tag}>{escape(short(value))}</{tag}>"
 
 
 def file_name(text: str) -> str:

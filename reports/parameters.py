@@ -74,6 +74,13 @@ def told(value):
     return value if isinstance(value, str | int | float | bool) or value is None else json.dumps(value)
 
 
+def short(value) -> str:
+    """A value as a sentence or a table shows it."""
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
+    return str(told(value))
+
+
 def _is_number(value) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 

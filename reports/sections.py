@@ -8,9 +8,10 @@ from pathlib import Path
 
 from reports import draw
 from reports.final import Final, final_sentences, read_finals
-from reports.findings import Findings, amount, causes, find, short
+from reports.findings import Findings, amount, causes, find
 from reports.importance import LEAST, RUNS, Importance, importances
 from reports.page import Picture, Section, file_name, space_text, write_page
+from reports.parameters import short
 from reports.read import Search, pareto_front
 from runner.records import write_atomic
 
@@ -31,15 +32,15 @@ def write_report(search: Search, step=lambda text: None) -> Path:
             (folder / name).unlink(missing_ok=True)
     sections = [
         overview(search, findings),
-        progress(search, findings),
         retrained(search, finals),
-        front(search),
+        progress(search),
+        accuracies(search),
         parallel(search),
         importance(search, found),
         parameters(search),
-        accuracies(search),
         curves(search),
-        ends(search, findings),
+        front(search),
+        ends(search),
         following(findings),
     ]
     return write_page(folder, f"{search.name}: {search.task or 'a search'}", subtitle(search), sections, step)
@@ -70,13 +71,13 @@ def overview(search: Search, findings: Findings) -> Section:
     return Section("What came of it", sentences, table=rows, listed=True)
 
 
-def progress(search: Search, findings: Findings) -> Section:
+def progress(search: Search) -> Section:
     """Best so far over the trials."""
     if not search.scored:
         return Section("")
     caption = "Triangles lie below the axis." if draw.lowest_shown(scores(search)) > min(scores(search)) else ""
     picture = Picture("progress", "Best so far", lambda: draw.progress(search), caption)
-    return Section("The search", pictures=[picture])
+    return Section("The search", pictures=[picture], wide=False)
 
 
 def scores(search: Search) -> list[float]:
@@ -141,7 +142,7 @@ def front(search: Search) -> Section:
     rows += [[entry["trial"], *(entry["result"][name] for name in names)] for entry in found[:FRONT]]
     more = f", the first {FRONT} below" if len(found) > FRONT else ""
     said = f"{amount(len(found), 'trial')} that nothing betters in all of {', '.join(names)}{more}."
-    return Section("Pareto front", [said], [Picture("pareto", "Front", lambda: draw.pareto(search))], rows)
+    return Section("Pareto front", [said], [Picture("pareto", "Front", lambda: draw.pareto(search))], rows, wide=False)
 
 
 def parallel(search: Search) -> Section:
@@ -152,7 +153,7 @@ def parallel(search: Search) -> Section:
     if len(search.scored) > draw.MOST_LINES:
         caption += f" {draw.MOST_LINES} of {len(search.scored)} trials: the best half of them, and others by chance."
     picture = Picture("parallel", "Parallel coordinates", lambda: draw.parallel(search), caption)
-    return Section("All hyperparameters at once", pictures=[picture])
+    return Section("All hyperparameters at once", pictures=[picture], wide=False)
 
 
 def importance(search: Search, found: list[Importance]) -> Section:
@@ -170,7 +171,7 @@ def importance(search: Search, found: list[Importance]) -> Section:
         drawn = Picture(f"importance{number or ''}", heading, lambda item=item: draw.importance_bars(item), caption)
         pictures.append(drawn)
     said = f"Parts of the variation of the scores. A bar is the median of {RUNS} runs, a dot a run."
-    return Section(title, [said], pictures)
+    return Section(title, [said], pictures, wide=False)
 
 
 def parameters(search: Search) -> Section:
@@ -196,7 +197,7 @@ def accuracies(search: Search) -> Section:
         return Section("")
     said = "To look at, not to choose by: who picks a trial by its test accuracy has no test accuracy left."
     picture = Picture("accuracies", "Each trial's accuracies", lambda: draw.train_validation_test(search))
-    return Section("Training, validation, test", [said], [picture])
+    return Section("Training, validation, test", [said], [picture], wide=False)
 
 
 def curves(search: Search) -> Section:
@@ -205,17 +206,19 @@ def curves(search: Search) -> Section:
         return Section("")
     caption = "Full lines: validation. Dashed lines: training."
     picture = Picture("curves", "Accuracy after each epoch", lambda: draw.learning_curves(search, found), caption)
-    return Section("Learning curves of the best trials", pictures=[picture])
+    return Section("Learning curves of the best trials", pictures=[picture], wide=False)
 
 
-def ends(search: Search, findings: Findings) -> Section:
+def ends(search: Search) -> Section:
     """Failed and stopped trials by cause."""
     found = causes(search)
     if not found:
         return Section("")
     picture = Picture("causes", "By cause", lambda: draw.cause_bars(search), "Numbers in a cause are left out.")
     total = sum(number for _, number in found)
-    return Section("Failed and stopped trials", [f"{amount(total, 'trial')} did not run to the end."], [picture])
+    return Section(
+        "Failed and stopped trials", [f"{amount(total, 'trial')} did not run to the end."], [picture], wide=False
+    )
 
 
 def following(findings: Findings) -> Section:

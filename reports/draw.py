@@ -42,6 +42,11 @@ def lowest_shown(scores: list[float]) -> float:
     return low if high - low < 3 * (high - tenth) or high == tenth else tenth - 0.1 * (high - tenth)
 
 
+def _limits(values: list[float]) -> tuple[float, float]:
+    low, high = lowest_shown(values), max(values)
+    return low, high + 0.04 * ((high - low) or 1)
+
+
 def draw_scores(axes, x: list, scores: list[float], low: float, **style) -> None:
     """Scatter scores; those below `low` are triangles at the lower end of the axis."""
     above = [(place, value) for place, value in zip(x, scores, strict=True) if value >= low]
@@ -317,7 +322,7 @@ def learning_curves(search: Search, curves: list[tuple[dict, list[dict]]]):
                 values += [value for _, value in points]
                 label = f"{entry['trial']} ({score(entry):.4f})" if style == "-" else None
                 axes.plot(*zip(*points, strict=True), style, color=color, linewidth=1.2, alpha=0.9, label=label)
-    axes.set(xlabel="epoch", ylabel="accuracy", ylim=(lowest_shown(values), None))
+    axes.set(xlabel="epoch", ylabel="accuracy", ylim=_limits(values))
     _whole_numbers(axes.xaxis)
     _legend_below(figure, title="trial (its score)", title_fontsize=8)
     return figure
@@ -402,7 +407,7 @@ def races(searches: dict[str, Search]):
             ends = [*places, len(search.entries)], [*best, best[-1]]
             axes.step(*ends, where="post", color=color, label=name, linestyle="-" if number < 6 else "--")
             values += best
-    axes.set(xlabel="trial, in the order of their start", ylabel="best score so far", ylim=(lowest_shown(values), None))
+    axes.set(xlabel="trial, in the order of their start", ylabel="best score so far", ylim=_limits(values))
     _whole_numbers(axes.xaxis)
     _legend_below(figure)
     return figure

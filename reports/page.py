@@ -22,7 +22,7 @@ STYLE = """
 body { margin: 0; background: #f5f6f8; color: #1d2127; font: 16px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
 main { max-width: 1240px; margin: 0 auto; padding: 1rem; display: grid; gap: 1rem; align-items: start; }
 main > * { min-width: 0; } h1, .quiet, section.wide { grid-column: 1 / -1; }
-@media (min-width: 1000px) { main { grid-template-columns: 1fr 1fr; } }
+@media (min-width: 1000px) { main { grid-template-columns: 1fr 1fr; } section.tall { grid-row: span 2; } }
 h1 { font-size: 1.5rem; margin: .4rem 0 -.8rem; } h2 { font-size: 1.15rem; margin: 0 0 .5rem; }
 section { background: #fff; border: 1px solid #dfe2e7; border-radius: 8px; padding: 1rem; }
 p, ul { margin: .4rem 0; } ul { padding-left: 1.2rem; } li { margin: .25rem 0; }
@@ -60,6 +60,7 @@ class Section:
     listed: bool = False  # sentences as a list
     small: bool = False  # many small pictures
     wide: bool = True  # over both columns of a wide screen
+    tall: bool = False  # beside two others
 
     def __bool__(self) -> bool:
         return bool(self.sentences or self.pictures or self.table or self.code)
@@ -95,7 +96,8 @@ def _section(part: Section, folder: Path, step) -> str:
     figures = f'<div class="figures{" small" if part.small else ""}">{figures}</div>' if figures else ""
     code = f"<pre>{escape(part.code)}</pre>" if part.code else ""
     inside = f"<h2>{escape(part.title)}</h2>{text}{_table(part.table)}{code}{figures}"
-    return f"<section{' class=wide' if part.wide else ''}>{inside}</section>\n"
+    kind = " class=wide" if part.wide else " class=tall" if part.tall else ""
+    return f"<section{kind}>{inside}</section>\n"
 
 
 def _figure(picture: Picture, folder: Path, step) -> str:

@@ -37,10 +37,10 @@ def write_report(search: Search, step=lambda text: None) -> Path:
         accuracies(search),
         parallel(search),
         importance(search, found),
-        parameters(search),
         curves(search),
         front(search),
         ends(search),
+        parameters(search),
         following(findings),
     ]
     return write_page(folder, f"{search.name}: {search.task or 'a search'}", subtitle(search), sections, step)
@@ -62,7 +62,11 @@ def overview(search: Search, findings: Findings) -> Section:
         sentences.append("No trial has a score: there is nothing to compare. The causes are below.")
     best = search.ranking[:SHOWN]
     rows = [["", *(entry["trial"] for entry in best)]] if best else []
-    metrics = {"default": search.score_name, "test_accuracy": "test accuracy", "synaptic_operations": "operations"}
+    metrics = {
+        "default": search.score_name,
+        "test_accuracy": "test accuracy",
+        "synaptic_operations": "operations per inference",
+    }
     for key, label in metrics.items():
         if any(key in entry["result"] for entry in best):
             rows.append([label, *(entry["result"].get(key, "") for entry in best)])
@@ -153,7 +157,7 @@ def parallel(search: Search) -> Section:
     if len(search.scored) > draw.MOST_LINES:
         caption += f" {draw.MOST_LINES} of {len(search.scored)} trials: the best half of them, and others by chance."
     picture = Picture("parallel", "Parallel coordinates", lambda: draw.parallel(search), caption)
-    return Section("All hyperparameters at once", pictures=[picture], wide=False)
+    return Section("All hyperparameters at once", pictures=[picture], wide=False, tall=True)
 
 
 def importance(search: Search, found: list[Importance]) -> Section:

@@ -31,6 +31,7 @@ DEFAULT_TASK = "eprop_digits"
 DEFAULT_TRIALS = 20
 DEFAULT_PORT = 8080
 MOST_CONCURRENT = 8  # trials at once, unless told
+REPORT_SECONDS = 600  # the report after a search is given up after so long
 
 
 def main() -> int:
@@ -80,6 +81,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--id", type=experiment_id, help="name of the experiment's folder (default: task and time)")
     parser.add_argument("--keep", action="store_true", help="leave the web UI up after the last trial, until Ctrl-C")
     parser.add_argument("--no-check", dest="check", action="store_false", help="skip the check of one epoch beforehand")
+    parser.add_argument("--no-report", dest="report", action="store_false", help="make no report after the search")
     parser.add_argument("--experiments", type=Path, default=ROOT / "experiments", help="folder of all experiments")
     add_trial_flags(parser)
     args = parser.parse_args(arguments)
@@ -268,6 +270,7 @@ def search(args: argparse.Namespace, space: dict) -> int:
     experiment = Experiment(configure(args, space), id=args.id)
     exit_status = 0
     try:
+        remember(args, space)
         console.print(f"experiment {args.id}: {args.tuner}, {args.trials} trials, {args.concurrency} at once")
         start_manager(experiment, args, following.events)
         following.url = f"http://127.0.0.1:{experiment.port}"
@@ -294,7 +297,31 @@ def search(args: argparse.Namespace, space: dict) -> int:
         following.cut_off()
         results.write_table()
         print_closing(results, console)
+    if args.report and results.entries and exit_status in (0, 130):  # what is terminated shall end at once
+        make_report(results.folder, console)
     return exit_status or (0 if results.ranking() else 1)
+
+
+def remember(args: argparse.Namespace, space: dict) -> None:
+    """Write search.json into the experiment's folder: how the search was started, and in which space."""
+    from runner.records import write_atomic
+
+    arguments = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
+    facts = {"task": args.task, "space": space, "command": shlex.join(["python", *sys.argv]), "arguments": arguments}
+    write_atomic(args.experiments / args.id / "search.json", json.dumps(facts, indent=1, default=str).encode())
+
+
+def make_report(folder: Path, console: Console) -> None:
+    """Let report_hpo.py make the report, in a process of its own: whatever becomes of it, the results are there."""
+    handle_signals()
+    words = [sys.executable, "report_hpo.py", str(folder)]
+    console.print("making the report; Ctrl-C leaves it out")
+    try:  # in a session of its own, so that Ctrl-C comes here alone; what ends this call kills it
+        status = subprocess.run(words, cwd=ROOT, timeout=REPORT_SECONDS, start_new_session=True).returncode
+    except (KeyboardInterrupt, SystemExit, OSError, subprocess.TimeoutExpired) as error:
+        status = type(error).__name__
+    if status != 0:
+        console.print(f"no report ({status}); it can be made later: python report_hpo.py {folder}", soft_wrap=True)
 
 
 def start_manager(experiment, args: argparse.Namespace, events: Path) -> None:

@@ -12,7 +12,7 @@ from reports.read import HOPELESS, Search, is_scored, pareto_front, score
 
 BLUE, ORANGE, GREEN, GREY, RED = "#2f6db3", "#d9661f", "#3d8b4f", "#8a8f98", "#b3332f"
 WIDTH = 5.2  # inches of a figure
-MOST_LINES = 400  # trials that parallel coordinates show, the best and a random part of the others
+MOST_LINES = 200  # trials that parallel coordinates show, the best and a random part of the others
 BARS = 10  # of a histogram
 CAUSES = 12  # shown
 UNITS = {"energy_nj": "nJ", "seconds": "s", "rate_hz": "Hz", "wall_seconds": "s"}
@@ -51,7 +51,8 @@ def draw_scores(axes, x: list, scores: list[float], low: float, **style) -> None
     """Scatter scores; those below `low` are triangles at the lower end of the axis."""
     above = [(place, value) for place, value in zip(x, scores, strict=True) if value >= low]
     below = [place for place, value in zip(x, scores, strict=True) if value < low]
-    style = {"s": 14, "linewidths": 0, "alpha": 0.65, "rasterized": len(scores) > 1000} | style
+    many = len(scores) > 1000
+    style = {"s": 5 if many else 14, "linewidths": 0, "alpha": 0.4 if many else 0.65, "rasterized": many} | style
     axes.scatter([place for place, _ in above], [value for _, value in above], **style)
     if below:
         axes.scatter(below, [low] * len(below), **style | {"marker": "v", "label": None}, clip_on=False)

@@ -155,7 +155,8 @@ def parallel(search: Search) -> Section:
         return Section("")
     caption = "A line is a trial, the thick one the best; lines pass by parameters that were not active."
     if len(search.scored) > draw.MOST_LINES:
-        caption += f" {draw.MOST_LINES} of {len(search.scored)} trials: the best half of them, and others by chance."
+        half = draw.MOST_LINES // 2
+        caption += f" Of {len(search.scored)} trials the best {half} and {half} others, drawn by chance."
     picture = Picture("parallel", "Parallel coordinates", lambda: draw.parallel(search), caption)
     return Section("All hyperparameters at once", pictures=[picture], wide=False, tall=True)
 

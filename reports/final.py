@@ -123,7 +123,7 @@ def retrain_best(
         first = entry["seeds"].get("seed", 0)
         retrain(
             search.task,
-            entry["parameters"],
+            entry["given"],
             search.folder / "retrained" / entry["trial"],
             range(splits),
             range(first, first + seeds),

@@ -48,7 +48,6 @@ def make_study(search: Search, entries: list[dict] | None = None):
     trials = []
     for entry in search.entries if entries is None else entries:
         params = {name: told(value) for name, value in entry["parameters"].items() if name in known}
-        params = {name: value for name, value in params.items() if _fits(known[name], value)}
         state = {"value": score(entry)} if is_scored(entry) else {"state": TrialState.FAIL}
         used = {name: distributions[name] for name in params}
         trials.append(create_trial(params=params, distributions=used, user_attrs={"trial": entry["trial"]}, **state))
@@ -65,11 +64,6 @@ def distribution(parameter: Parameter):
     if parameter.integer:
         return IntDistribution(int(parameter.low), int(parameter.high))
     return FloatDistribution(parameter.low, parameter.high, log=parameter.log)
-
-
-def _fits(parameter: Parameter, value) -> bool:
-    """Whether the range can hold the value: a damaged journal may have texts where numbers were."""
-    return value in parameter.choices if parameter.choices else isinstance(value, int | float)
 
 
 def importances(search: Search, step=lambda text: None) -> list[Importance]:

@@ -46,6 +46,12 @@ class Parameter:
         """Whether its values are numbers."""
         return not self.choices or all(_is_number(choice) for choice in self.choices)
 
+    def holds(self, value) -> bool:
+        """Tell whether `value` is one that the range can have: of its kind, and positive on a logarithmic one."""
+        if self.choices:
+            return told(value) in self.choices
+        return _is_number(value) and math.isfinite(value) and (value > 0 or not self.log)
+
     def position(self, value) -> float:
         """Return where `value` lies, from 0 (least) to 1 (greatest); choices are evenly spaced."""
         if self.choices:
@@ -119,7 +125,7 @@ def _parameter(name: str, spec: dict, parent, values: list) -> Parameter:
     if kind == "choice":
         choices = dict.fromkeys(told(value) for value in [*given, *values])
         return Parameter(name, choices=tuple(choices), parent=parent)
-    numbers = [value for value in values if _is_number(value)]
+    numbers = [value for value in values if _is_number(value) and (value > 0 or "log" not in kind)]
     if kind.endswith("normal"):  # without bounds: as far as the trials went
         return _guessed(name, numbers or [0, 0], parent, "log" in kind)
     low, high = (given[0], given[1] - 1) if kind == "randint" else given[:2]

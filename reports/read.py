@@ -99,6 +99,7 @@ def read_search(folder: Path) -> Search:
         raise UserMistake(f"{folder}: no trial has ended yet ({state})")
     task = facts.get("task") or _task_of(folder, entries)
     parameters = parameters_of(facts.get("space") or _space_of(task), entries, task)
+    entries = [_fitting(entry, parameters) for entry in entries]
     objectives = parse_objectives(facts.get("objectives") or facts.get("arguments", {}).get("objectives"))
     return Search(folder, task, facts, entries, parameters, running, torn, objectives)
 
@@ -106,16 +107,28 @@ def read_search(folder: Path) -> Search:
 def _journal(path: Path) -> tuple[list[dict], int]:
     """Return the entries in the order of their start, and the number of lines that are no entry."""
     lines = [line for line in path.read_bytes().splitlines() if line.strip()] if path.exists() else []
-    entries = read_journal(path)
-    entries.sort(key=lambda entry: entry.get("sequence", 0))
-    return entries, sum(not _is_json(line) for line in lines)
+    entries = sorted(filter(_is_entry, read_journal(path)), key=lambda entry: entry["sequence"])
+    return entries, sum(not _is_entry(_parsed(line)) for line in lines)
 
 
-def _is_json(line: bytes) -> bool:
+def _parsed(line: bytes):
     try:
-        return isinstance(json.loads(line), dict)
+        return json.loads(line)
     except ValueError:
-        return False
+        return None
+
+
+def _is_entry(found) -> bool:
+    """Tell whether a line of the journal has what the report builds on."""
+    kinds = {"trial": str, "sequence": int, "parameters": dict, "status": str, "result": dict, "seeds": dict}
+    return isinstance(found, dict) and all(isinstance(found.get(name), kind) for name, kind in kinds.items())
+
+
+def _fitting(entry: dict, parameters: list[Parameter]) -> dict:
+    """Return the entry without parameters that their ranges cannot have; as they were they stay under "given"."""
+    known = {parameter.name: parameter for parameter in parameters}
+    fitting = {name: value for name, value in entry["parameters"].items() if known[name].holds(value)}
+    return entry | {"parameters": fitting, "given": entry["parameters"]}
 
 
 def read_json(path: Path) -> dict:

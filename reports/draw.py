@@ -347,7 +347,7 @@ def cause_bars(search: Search):
 def pareto(search: Search):
     """The first two objectives of all trials, and the front."""
     figure, axes = new_figure(3.4)
-    (first, _), (second, _) = search.objectives[:2]
+    (first, _), (second, direction) = search.objectives[:2]
     front = pareto_front(search.scored, search.objectives)
     having = [entry for entry in search.scored if first in entry["result"] and second in entry["result"]]
     for entries, style in ((having, {"color": BLUE, "label": "trial"}), (front, {"color": ORANGE, "label": "front"})):
@@ -355,7 +355,7 @@ def pareto(search: Search):
         axes.scatter(x, y, s=14, linewidths=0, alpha=0.7, rasterized=len(x) > 1000, **style)
     if len(search.objectives) == 2:
         points = sorted((entry["result"][second], entry["result"][first]) for entry in front)
-        axes.plot(*zip(*points, strict=True), color=ORANGE, linewidth=1)
+        axes.step(*zip(*points, strict=True), where="post" if direction == "min" else "pre", color=ORANGE, linewidth=1)
     values = [entry["result"][second] for entry in having]
     if min(values) > 0 and max(values) / min(values) > 50:
         _log_axis(axes)
@@ -389,8 +389,9 @@ def confusion_matrix(counts: list[list[int]], names: list[str]):
 def spread_strip(groups: dict[str, list[float]], label: str):
     """One dot a training, a bar for the median, one row a group."""
     figure, axes = new_figure(0.5 * len(groups) + 0.9)
-    for row, values in enumerate(groups.values()):
-        axes.plot(values, [row] * len(values), "o", color=ORANGE if row == 0 else BLUE, ms=4, alpha=0.5)
+    for row, (name, values) in enumerate(groups.items()):
+        color = BLUE if name.endswith("validation") else ORANGE
+        axes.plot(values, [row] * len(values), "o", color=color, ms=4, alpha=0.5)
         axes.plot([statistics.median(values)] * 2, [row - 0.3, row + 0.3], color="black")
     axes.set(yticks=range(len(groups)), yticklabels=groups, xlabel=label, ylim=(len(groups) - 0.5, -0.5))
     axes.grid(axis="y", visible=False)

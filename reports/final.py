@@ -46,11 +46,16 @@ class Final:
         return spread(values) | {"trainings": len(values), "splits": len(splits)} | ends
 
     @property
-    def bias(self) -> float | None:
-        """The search's own score minus the mean on splits on which nothing was chosen. None where there are none."""
+    def unseen(self) -> float | None:
+        """The mean validation score on the splits on which the search chose nothing. None where there are none."""
         own = self.entry["seeds"].get("split_seed")
         others = [value for split, value in self.by_split("default").items() if split != own]
-        return score(self.entry) - statistics.fmean(others) if others else None
+        return statistics.fmean(others) if others else None
+
+    @property
+    def bias(self) -> float | None:
+        """The search's own score minus `unseen`."""
+        return None if self.unseen is None else score(self.entry) - self.unseen
 
     @property
     def confusion(self) -> tuple[list[list[int]], list[str]] | None:
@@ -76,7 +81,7 @@ def left_out() -> float:
 
 
 def read_finals(search: Search) -> list[Final]:
-    """Return what has been trained again, the configuration with the best mean validation score first.
+    """Return what has been trained again, best first by the validation scores on splits that the search did not use.
 
     Nobody shall choose among them by the test part. Trainings of another configuration or cut short are left out.
     """
@@ -88,7 +93,7 @@ def read_finals(search: Search) -> list[Final]:
             records.sort(key=lambda record: (record["seeds"]["split_seed"], record["seeds"]["seed"]))
             if records:
                 finals.append(Final(entry, records, left_out()))
-    return sorted(finals, key=lambda final: -statistics.fmean(final.values("default")))
+    return sorted(finals, key=lambda final: -(score(final.entry) if final.unseen is None else final.unseen))
 
 
 def trial_words(search: Search) -> list[str]:
@@ -138,8 +143,8 @@ def final_sentences(search: Search, finals: list[Final]) -> list[str]:
     said = []
     if len(finals) > 1:
         said.append(
-            f"{len(finals)} configurations were trained again. The best of them by the mean of its validation scores "
-            f"is trial {first.entry['trial']}; the figures below are its own."
+            f"{len(finals)} configurations were trained again. Best on validation, on the splits that the search did "
+            f"not use, is trial {first.entry['trial']}; the figures below are its own."
         )
     test, validation = first.summary("test_accuracy"), first.summary("default")
     said.append(
@@ -174,8 +179,7 @@ def _test_sentence(test: dict, tested: int) -> str:
 
 
 def _bias_sentence(search: Search, final: Final) -> str:
-    own, bias = score(final.entry), final.bias
-    again = own - bias
+    own, again, bias = score(final.entry), final.unseen, final.bias
     if bias > 0:
         verdict = f"so the search's figure flattered it by {bias:.4f}: that is what choosing among trials costs"
     else:

@@ -145,7 +145,7 @@ def front(search: Search) -> Section:
     rows = [["trial", *map(draw.labelled, names)]]
     rows += [[entry["trial"], *(entry["result"][name] for name in names)] for entry in found[:FRONT]]
     more = f", the first {FRONT} below" if len(found) > FRONT else ""
-    said = f"{amount(len(found), 'trial')} that nothing betters in all of {', '.join(names)}{more}."
+    said = f"{amount(len(found), 'trial')} that nothing betters in all of {', '.join(map(draw.labelled, names))}{more}."
     return Section("Pareto front", [said], [Picture("pareto", "Front", lambda: draw.pareto(search))], rows, wide=False)
 
 
@@ -168,7 +168,8 @@ def importance(search: Search, found: list[Importance]) -> Section:
         return Section("")
     if not found:
         enough = len(search.scored) >= LEAST
-        return Section(title, ["All scores are equal." if enough else f"Said from {LEAST} trials with a score on."])
+        reason = "All scores are equal." if enough else f"Fewer than {LEAST} trials with a score cannot tell."
+        return Section(title, [reason], wide=False)
     pictures = []
     for number, item in enumerate(found):
         heading = f"Importance among {item.among}" if item.among else "Importance"

@@ -306,9 +306,9 @@ def remember(args: argparse.Namespace, space: dict) -> None:
     """Write search.json into the experiment's folder: how the search was started, and in which space."""
     from runner.records import write_atomic
 
-    arguments = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
-    facts = {"task": args.task, "space": space, "command": shlex.join(["python", *sys.argv]), "arguments": arguments}
-    write_atomic(args.experiments / args.id / "search.json", json.dumps(facts, indent=1, default=str).encode())
+    asked = {name: value for name, value in vars(args).items() if name not in ("id", "experiments", "port", "keep")}
+    text = json.dumps(asked | {"space": space}, indent=2, default=str)
+    write_atomic(args.experiments / args.id / "search.json", text.encode())
 
 
 def make_report(folder: Path, console: Console) -> None:

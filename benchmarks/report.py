@@ -54,7 +54,7 @@ def write_journal(folder: Path, task: str, trials: int, seed: int = 0) -> None:
     """
     space, rng = load_space(task), random.Random(seed)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "search.json").write_text(json.dumps({"task": task, "space": space, "arguments": {"tuner": "random"}}))
+    (folder / "search.json").write_text(json.dumps({"task": task, "space": space, "tuner": "random"}))
     leading = next(name for name, spec in space.items() if spec["_type"].endswith("uniform"))
     low, high = space[leading]["_value"][:2]
     lines = []

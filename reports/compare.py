@@ -34,9 +34,8 @@ def table(searches: dict[str, Search], finals: dict[str, Final]) -> list[list]:
     rows = [["search", "task", "tuner", "trials", "with a score", "best validation", "came as", "trials' time"]]
     rows[0] += ["again: test median", "mean", "sd"] if finals else []
     for name, search in searches.items():
-        tuner = (search.facts.get("arguments") or search.facts).get("tuner", "")
         places, best = draw.best_so_far(search)
-        row = [name, search.task, tuner, len(search.entries), len(search.scored)]
+        row = [name, search.task, search.facts.get("tuner", ""), len(search.entries), len(search.scored)]
         row += [best[-1] if best else "", places[-1] if best else "", duration(search.entries)]
         test = (finals[name].summary(METRIC) or {}) if name in finals else {}
         rows.append(row + ([test.get(key, "") for key in ("median", "mean", "sd")] if finals else []))

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from reports.parameters import Parameter, parameters_of
 from runner.flags import UserMistake
-from runner.manager import read_events
 from runner.records import WITH_DEFAULT, read_journal, read_record
 from search_spaces import load_space
 
@@ -100,7 +99,7 @@ def read_search(folder: Path) -> Search:
     task = facts.get("task") or _task_of(folder, entries)
     parameters = parameters_of(facts.get("space") or _space_of(task), entries, task)
     entries = [_fitting(entry, parameters) for entry in entries]
-    objectives = parse_objectives(facts.get("objectives") or facts.get("arguments", {}).get("objectives"))
+    objectives = parse_objectives(facts.get("objectives"))
     return Search(folder, task, facts, entries, parameters, running, torn, objectives)
 
 
@@ -142,9 +141,11 @@ def read_json(path: Path) -> dict:
 
 def count_running(folder: Path, entries: list[dict]) -> int:
     """Return how many trials have started, by the manager's events, and are not in the journal."""
-    events = read_events(folder / "events.jsonl", 0)[0] if (folder / "events.jsonl").exists() else []
-    started = {event["trial"] for event in events if event["event"] == "start"}
-    return len(started - {entry["trial"] for entry in entries})
+    path = folder / "events.jsonl"
+    events = map(_parsed, path.read_bytes().splitlines() if path.exists() else ())
+    starts = [event for event in events if isinstance(event, dict) and event.get("event") == "start"]
+    started = {start["trial"] if start.get("parameter_id") is None else start["parameter_id"] for start in starts}
+    return len(started - {entry["parameter_id"] for entry in entries})
 
 
 def _task_of(folder: Path, entries: list[dict]) -> str:

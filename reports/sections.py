@@ -47,11 +47,11 @@ def write_report(search: Search, step=lambda text: None) -> Path:
 
 
 def subtitle(search: Search) -> str:
-    """When, by which tuner and by which command."""
-    facts = search.facts.get("arguments") or search.facts
-    said = [f"reported {time.strftime('%Y-%m-%d %H:%M')}", amount(len(search.entries), "trial")]
-    said += [f"tuner {facts['tuner']}"] if facts.get("tuner") else []
-    said += [str(search.facts["command"])] if search.facts.get("command") else []
+    """When it was reported, and how it was searched."""
+    said = [f"reported {time.strftime('%Y-%m-%d %H:%M')}"]
+    for name in ("tuner", "assessor", "seed", "split_seed", "test_seed", "repeats", "tonic"):
+        if search.facts.get(name) not in (None, "none"):
+            said.append(f"{name.replace('_', ' ')} {search.facts[name]}")
     return " · ".join(said)
 
 

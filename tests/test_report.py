@@ -262,7 +262,7 @@ def test_searches_that_are_not_whole(entries, tail, expected, tmp_path, monkeypa
 
 def test_a_running_search_says_so(tmp_path):
     folder = experiment(tmp_path, [entry(0, 0.8)])
-    events = [{"event": "start", "trial": f"t{number}"} for number in range(3)]
+    events = [{"event": "start", "trial": f"t{number}", "parameter_id": number} for number in range(3)]
     (folder / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events) + '{"event": "sta')
     search = read_search(folder)
     assert search.running == 2 and "2 further trials started and did not end" in find(search, []).trials[1]
@@ -291,7 +291,7 @@ def test_comparison(tmp_path, monkeypatch, capsys):
     tests = {"one": [0.9, 0.8, 0.85], "two": [0.88, 0.75, 0.86], "other": [0.5, 0.6, 0.7]}
     for name, values in tests.items():
         task = "eprop_braille" if name == "other" else "eprop_digits"
-        experiment(tmp_path / name, [entry(0, 0.9), entry(1, 0.7)], task=task, arguments={"tuner": f"{name}-tuner"})
+        experiment(tmp_path / name, [entry(0, 0.9), entry(1, 0.7)], task=task, tuner=f"{name}-tuner")
         retrained(tmp_path / name, [(value, value) for value in values])
     status, said = run(monkeypatch, capsys, "--experiments", tmp_path, "--compare", *tests)
     page = Path(said.out.strip()).read_text()

@@ -114,6 +114,8 @@ def ped_anova(search: Search, names: list[str], step) -> Importance | None:
     if len({score(entry) for entry in search.scored}) < 2:
         return None
     names = [name for name in names if all(name in entry["parameters"] for entry in search.scored)]
+    if not names:
+        return None
     study = make_study(search, search.scored)
     shares = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(), params=names)
     method = f"PED-ANOVA on all {len(search.scored)} trials with a score"

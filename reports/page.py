@@ -69,14 +69,9 @@ class Section:
 def write_page(folder: Path, title: str, subtitle: str, sections: list[Section], step=lambda text: None) -> Path:
     """Write index.html and the pictures' files into `folder`, drawing one after the other; return the page's path.
 
-    `step` is called with what is being drawn. Pictures of an earlier report that are not drawn any more are removed.
-    A picture that cannot be drawn is replaced by a line that says why.
+    `step` is called with what is being drawn. A picture that cannot be drawn is replaced by a line that says why.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    names = {f"{picture.name}.{kind}" for part in sections for picture in part.pictures for kind in ("png", "pdf")}
-    for path in [*folder.glob("*.png"), *folder.glob("*.pdf")]:
-        if path.name not in names:
-            path.unlink()
     body = "".join(_section(part, folder, step) for part in sections if part)
     page = (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>\n'

@@ -11,6 +11,8 @@ from reports.final import Final, final_sentences, read_finals
 from reports.findings import Findings, amount, causes, find
 from reports.importance import LEAST, RUNS, Importance, importances
 from reports.page import Picture, Section, file_name, space_text, write_page
+from reports.parallel import MOST_LINES
+from reports.parallel import parallel as draw_parallel
 from reports.parameters import short
 from reports.read import Search, pareto_front
 from runner.records import write_atomic
@@ -23,7 +25,7 @@ def write_report(search: Search, step=lambda text: None) -> Path:
     """Write report/index.html, its pictures, final.json and next_space.json; return the page's path."""
     folder = search.folder / "report"
     folder.mkdir(exist_ok=True)
-    found = importances(search, step)
+    found, trouble = reckoned(search, step)
     findings, finals = find(search, found), read_finals(search)
     for name, text in (("next_space.json", space_text(findings.space)), ("final.json", final_text(finals))):
         if text:
@@ -36,13 +38,15 @@ def write_report(search: Search, step=lambda text: None) -> Path:
         progress(search),
         accuracies(search),
         parallel(search),
-        importance(search, found),
+        importance(search, found, trouble),
         curves(search),
         front(search),
         ends(search),
         parameters(search),
         following(findings),
     ]
+    for path in [*folder.glob("*.png"), *folder.glob("*.pdf")]:
+        path.unlink()  # of an earlier report, which may have had others
     return write_page(folder, f"{search.name}: {search.task or 'a search'}", subtitle(search), sections, step)
 
 
@@ -154,14 +158,22 @@ def parallel(search: Search) -> Section:
     if len(search.scored) < 2 or not search.searched:
         return Section("")
     caption = "A line is a trial, the thick one the best; lines pass by parameters that were not active."
-    if len(search.scored) > draw.MOST_LINES:
-        half = draw.MOST_LINES // 2
+    if len(search.scored) > MOST_LINES:
+        half = MOST_LINES // 2
         caption += f" Of {len(search.scored)} trials the best {half} and {half} others, drawn by chance."
-    picture = Picture("parallel", "Parallel coordinates", lambda: draw.parallel(search), caption)
+    picture = Picture("parallel", "Parallel coordinates", lambda: draw_parallel(search), caption)
     return Section("All hyperparameters at once", pictures=[picture], wide=False, tall=True)
 
 
-def importance(search: Search, found: list[Importance]) -> Section:
+def reckoned(search: Search, step) -> tuple[list[Importance], str]:
+    """Return the importances, or why there are none: whatever Optuna stumbles on shall not cost the report."""
+    try:
+        return importances(search, step), ""
+    except Exception as error:
+        return [], f"Optuna could not tell: {type(error).__name__}: {error}"
+
+
+def importance(search: Search, found: list[Importance], trouble: str) -> Section:
     """What matters, and how that was reckoned."""
     title = "Which hyperparameters matter"
     if not search.searched or not search.scored:
@@ -169,7 +181,7 @@ def importance(search: Search, found: list[Importance]) -> Section:
     if not found:
         enough = len(search.scored) >= LEAST
         reason = "All scores are equal." if enough else f"Fewer than {LEAST} trials with a score cannot tell."
-        return Section(title, [reason], wide=False)
+        return Section(title, [trouble or reason], wide=False)
     pictures = []
     for number, item in enumerate(found):
         heading = f"Importance among {item.among}" if item.among else "Importance"

@@ -14,6 +14,7 @@ from reports.read import HOPELESS, Search, is_scored, pareto_front, score
 TOP = 5  # trials that are asked where they lie
 SELDOM = 0.02  # a parameter that explains less than this part of the scores' variation matters little
 NARROW = 20  # scored trials from which on ranges are narrowed to those of the best
+UNSURE = 0.25  # a forest that foretells less than this part of the variation has found little more than chance
 NEAR = 0.005  # scores so close to the best are told apart by luck as much as by their parameters
 GAP = 0.05  # training minus validation accuracy of the best trials that counts as learning by heart
 SEPARATES = 0.75  # rank statistic from which on a parameter tells hopeless nets from others
@@ -224,6 +225,11 @@ def following_sentences(search: Search, edges: list[Edge], importances: list[Imp
 
 
 def _importance_sentences(importance: Importance, search: Search, at_edge: set[str]) -> list[str]:
+    if importance.foretold is not None and importance.foretold < UNSURE:
+        return [
+            f"What matters cannot be told yet: a forest foretells {max(0, importance.foretold):.0%} of the variation "
+            "of trials that it has not seen, so the importances may be chance."
+        ]
     first = importance.order[0]
     said = [
         f"{first} matters most ({importance.median(first):.0%} of the variation of the scores){_by(search, first)}."

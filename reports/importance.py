@@ -23,6 +23,7 @@ class Importance:
     shares: dict[str, list[float]]  # parameter -> one number a run
     among: str = ""  # which trials, where not all: "rule = stdp"
     note: str = ""
+    foretold: float | None = None  # part of the variation of unseen trials that a forest foretells; chance: 0 or less
     order: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -93,6 +94,7 @@ def fanova(entries: list[dict], search: Search, names: list[str], step, among: s
     if len(entries) < LEAST or len({score(entry) for entry in entries}) < 2:
         return None
     shares: dict[str, list[float]] = {name: [] for name in names}
+    foretold = foretold_part(random.Random(0).sample(entries, min(DRAWN, len(entries))), search, names)
     for seed in range(RUNS):
         step(f"importance, fANOVA {seed + 1} of {RUNS}{', ' + among if among else ''}")
         drawn = random.Random(seed).sample(entries, min(DRAWN, len(entries)))
@@ -103,7 +105,20 @@ def fanova(entries: list[dict], search: Search, names: list[str], step, among: s
         method = f"fANOVA on {DRAWN} of {len(entries)} trials, drawn with seeds 0 to {RUNS - 1}"
     else:
         method = f"fANOVA on all {len(entries)} trials with a score, {RUNS} forests (seeds 0 to {RUNS - 1})"
-    return Importance(method, shares, among)
+    return Importance(method, shares, among, foretold=foretold)
+
+
+def foretold_part(entries: list[dict], search: Search, names: list[str]) -> float:
+    """Return the part of the scores' variation that a random forest foretells for trials that it has not seen.
+
+    Importances always add up to 1, also where the scores are mere noise; this tells. It is the forest's R^2 out of bag.
+    """
+    from sklearn.ensemble import RandomForestRegressor
+
+    parameters = [parameter for parameter in search.searched if parameter.name in names]
+    places = [[p.position(entry["parameters"][p.name]) for p in parameters] for entry in entries]
+    forest = RandomForestRegressor(100, oob_score=True, random_state=0)
+    return forest.fit(places, [score(entry) for entry in entries]).oob_score_
 
 
 def ped_anova(search: Search, names: list[str], step) -> Importance | None:

@@ -170,11 +170,10 @@ def beyond(parameter: Parameter, edge: str) -> list:
     """Return values beyond the `edge` of the range, the boldest first: half, a quarter, a tenth of its length away.
 
     A logarithmic range is measured in its logarithm. Below a positive end half of it is offered last. Of numbers to
-    choose from it is one more step.
+    choose from it is one more step, of the same ratio where they span more than LOG_RATIO.
     """
     if parameter.choices:
-        values = sorted(parameter.choices)
-        return [2 * values[-1] - values[-2] if edge == "upper" else 2 * values[0] - values[1]]
+        return [_next_choice(sorted(parameter.choices), edge)]
     scale, back = (math.log, math.exp) if parameter.log else (float, float)
     low, high = scale(parameter.low), scale(parameter.high)
     steps = [(high - low) * part for part in (0.5, 0.25, 0.1)]
@@ -182,6 +181,16 @@ def beyond(parameter: Parameter, edge: str) -> list:
     if edge == "lower" and parameter.low > 0:
         found.append(parameter.low / 2)
     return [round(value) if parameter.integer else float(f"{value:.3g}") for value in found]
+
+
+def _next_choice(values: list, edge: str):
+    last, before = (values[-1], values[-2]) if edge == "upper" else (values[0], values[1])
+    if values[0] > 0 and values[-1] / values[0] > LOG_RATIO:
+        following = last * last / before
+    else:
+        following = 2 * last - before
+        following = last / 2 if following <= 0 < last else following
+    return round(following) if isinstance(last, int) and following >= 1 else float(f"{following:.3g}")
 
 
 def refusal(task: str, parameters: dict, name: str, value) -> str:

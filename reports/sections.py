@@ -186,6 +186,8 @@ def importance(search: Search, found: list[Importance], trouble: str) -> Section
     for number, item in enumerate(found):
         heading = f"Importance among {item.among}" if item.among else "Importance"
         caption = f"{item.method}{'; ' + item.note if item.note else ''}."
+        if item.foretold is not None:
+            caption += f" A forest foretells {max(0, item.foretold):.0%} of the variation of trials it has not seen."
         drawn = Picture(f"importance{number or ''}", heading, lambda item=item: draw.importance_bars(item), caption)
         pictures.append(drawn)
     said = f"Parts of the variation of the scores. A bar is the median of {RUNS} runs, a dot a run."

@@ -2,6 +2,7 @@
 
 import json
 import math
+import random
 import shutil
 import statistics
 import subprocess
@@ -74,8 +75,16 @@ def test_importance_of_a_planted_parameter(tmp_path):
     search = read_search(experiment(tmp_path, entries))
     (found,) = importances(search)
     assert found.order[0] == "lr" and found.median("lr") > 0.95 and len(found.shares["lr"]) == 3
-    assert "all 60 trials" in found.method
+    assert "all 60 trials" in found.method and found.foretold > 0.9
     assert "lr matters most" in " ".join(find(search, [found]).following)
+
+
+def test_importances_of_noise_are_called_so(tmp_path):
+    rng = random.Random(1)
+    entries = [entry(k, rng.random(), parameters={"lr": 0.001 * 100 ** rng.random(), "neurons": 50}) for k in range(60)]
+    search = read_search(experiment(tmp_path, entries))
+    found = importances(search)
+    assert found[0].foretold < 0.1 and "may be chance" in " ".join(find(search, found).following)
 
 
 def test_beyond_so_many_trials_a_sample_and_ped_anova(tmp_path, monkeypatch):
@@ -124,6 +133,8 @@ def test_what_lies_beyond_an_edge_by_hand():
     assert beyond(Parameter("tau", 10.0, 20.0), "upper") == [25, 22.5, 21]
     assert beyond(Parameter("lr", 0.001, 0.1, log=True), "upper")[0] == 1  # half of two decades
     assert beyond(Parameter("n", choices=(50, 100, 200)), "upper") == [300]
+    assert beyond(Parameter("lr", choices=(0.1, 0.01, 0.001)), "lower") == [0.0001]
+    assert beyond(Parameter("f", choices=(3, 7, 9)), "lower") == [2]  # 3 - 4 is below 0: half of 3, rounded
     assert beyond(Parameter("a", 0.5, 1.0), "lower") == [0.25, 0.375, 0.45, 0.25]
 
 

@@ -112,23 +112,22 @@ def _figure(picture: Picture, folder: Path, step) -> str:
 
 def save(figure, folder: Path, name: str) -> bytes:
     """Write a figure as PNG and PDF; return the PNG."""
-    buffers = {}
-    for kind in ("png", "pdf"):
-        buffers[kind] = io.BytesIO()
-        figure.savefig(buffers[kind], format=kind, dpi=DPI)
-        if kind == "png":
-            buffers[kind] = _smaller(buffers[kind])
-        (folder / f"{name}.{kind}").write_bytes(buffers[kind].getvalue())
-    return buffers["png"].getvalue()
+    png, pdf = io.BytesIO(), io.BytesIO()
+    figure.savefig(png, format="png", dpi=DPI, pil_kwargs={"compress_level": 1})
+    figure.savefig(pdf, format="pdf", dpi=DPI)
+    small = _smaller(png)
+    (folder / f"{name}.png").write_bytes(small)
+    (folder / f"{name}.pdf").write_bytes(pdf.getvalue())
+    return small
 
 
-def _smaller(png: io.BytesIO) -> io.BytesIO:
+def _smaller(png: io.BytesIO) -> bytes:
     """The same picture in 256 colours: a third of the size."""
     from PIL import Image
 
     smaller = io.BytesIO()
-    Image.open(png).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(smaller, "PNG", optimize=True)
-    return smaller
+    Image.open(png).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(smaller, "PNG")
+    return smaller.getvalue()
 
 
 def _table(rows: list[list]) -> str:

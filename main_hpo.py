@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 from runner.flags import OneLineParser, UserMistake, add_trial_flags, thread_environment
 from runner.records import WITH_DEFAULT, finite, is_number, pack_model, pack_record, told, write_record
+from runner.tensorboard import tensorboard_log
 from search_spaces import check_space, default_parameters, flatten, load_space, make_params, split_task
 
 CHECK_SECONDS = 20  # the epoch of --check is cut off after so long
@@ -154,6 +155,8 @@ def new_record(args: argparse.Namespace) -> dict:
             "repeats": args.repeats,
         },
         "repeats": [],
+        "curve": [],  # what the first seed reported after each epoch
+        "confusion": None,  # of the first seed on the test part: rows are the true classes, columns the predicted
         "started": time.time(),
     }
 
@@ -219,7 +222,10 @@ def run(job: Job, args: argparse.Namespace, record: dict) -> dict | None:
     Only the first seed's epochs are reported as intermediate results. Seeds that were complete before an interruption
     count, the interrupted one then does not. Raises ValueError for a `default` that no tuner could use.
     """
-    results, interrupted = train_seeds(job, args)
+    results, interrupted = train_seeds(job, args, reporter(args, record))
+    if results[0].predicted is not None:
+        record["class_names"] = list(job.splits.test.class_names)
+        record["confusion"] = confusion(job.splits.test.y, results[0].predicted, len(record["class_names"]))
     record["repeats"] = [result.metrics for result in results] if args.repeats > 1 else []
     record["result"] = mean_metrics([result.metrics for result in results])
     default = record["result"].get("default")
@@ -230,7 +236,7 @@ def run(job: Job, args: argparse.Namespace, record: dict) -> dict | None:
     return results[0].model
 
 
-def train_seeds(job: Job, args: argparse.Namespace) -> tuple[list, bool]:
+def train_seeds(job: Job, args: argparse.Namespace, report: Callable[[dict], None]) -> tuple[list, bool]:
     """Train one seed after the other; return their Results, at least one, and whether they were interrupted."""
     from setup_hpo import seed_everything
 
@@ -238,7 +244,7 @@ def train_seeds(job: Job, args: argparse.Namespace) -> tuple[list, bool]:
     for seed in range(args.seed, args.seed + args.repeats):
         seed_everything(seed)  # for objectives that draw from the global generators
         try:
-            result = job.train(job.params, job.splits, _ignore if results else report_epoch, job.device, seed)
+            result = job.train(job.params, job.splits, _ignore if results else report, job.device, seed)
         except KeyboardInterrupt:
             if not results:
                 raise
@@ -257,6 +263,31 @@ def mean_metrics(metrics: list[dict]) -> dict:
         if is_number(value) and len(set(values)) > 1:
             means[name] = sum(values) / len(values)
     return means
+
+
+def reporter(args: argparse.Namespace, record: dict) -> Callable[[dict], None]:
+    """Return what takes an epoch's metrics: it keeps them in the record, logs them for TensorBoard and shows them."""
+    log = tensorboard_log(output_folder(args)) if args.tensorboard else _ignore
+
+    def report(metrics: dict) -> None:
+        record["curve"].append(finite(metrics))
+        log(finite(metrics))
+        report_epoch(metrics)
+
+    return report
+
+
+def confusion(true, predicted, classes: int) -> list[list[int]]:
+    """Count the samples of each true class (rows) by their predicted class (columns)."""
+    counts = [[0] * classes for _ in range(classes)]
+    for row, column in zip(true, predicted, strict=True):
+        counts[int(row)][int(column)] += 1
+    return counts
+
+
+def output_folder(args: argparse.Namespace) -> Path | None:
+    """Return the folder that the trial writes to; None where it writes nothing."""
+    return Path(os.environ["NNI_OUTPUT_DIR"]) if INSIDE_NNI else args.out
 
 
 def report_epoch(metrics: dict) -> None:
@@ -278,8 +309,7 @@ def deliver(args: argparse.Namespace, record: dict, model: dict | None) -> None:
         if sys.stderr.isatty():
             print(file=sys.stderr)  # end the line of epochs
         print(json.dumps({"status": record["status"], **record["result"]}), flush=True)
-    out = Path(os.environ["NNI_OUTPUT_DIR"]) if INSIDE_NNI else args.out
-    if out is not None:
+    if (out := output_folder(args)) is not None:
         write_record(out, record, model)
     if INSIDE_NNI and record["status"] in WITH_DEFAULT:
         import nni

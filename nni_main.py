@@ -23,6 +23,7 @@ from rich.console import Console
 
 from runner import resume
 from runner.flags import OneLineParser, UserMistake, add_trial_flags, count, thread_environment, trial_flags
+from runner.tensorboard import check_tensorboard
 from search_spaces import levels, load_space, split_task, task_names
 from tuners import ASSESSORS, DEFAULT_TUNER, REFUSED_TUNERS, TUNERS, WITH_AIMS, WITH_JOURNAL
 from tuners.aim import Aim, parse_limit, parse_objectives
@@ -32,6 +33,7 @@ DEFAULT_TASK = "eprop_digits"
 DEFAULT_TRIALS = 20
 DEFAULT_PORT = 8080
 MOST_CONCURRENT = 8  # trials at once, unless told
+REPORT_SECONDS = 600  # the report after a search is given up after so long
 
 
 def main() -> int:
@@ -105,6 +107,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--id", type=experiment_id, help="name of the experiment's folder (default: task and time)")
     parser.add_argument("--keep", action="store_true", help="leave the web UI up after the last trial, until Ctrl-C")
     parser.add_argument("--no-check", dest="check", action="store_false", help="skip the check of one epoch beforehand")
+    parser.add_argument("--no-report", dest="report", action="store_false", help="make no report after the search")
     parser.add_argument("--experiments", type=Path, default=ROOT / "experiments", help="folder of all experiments")
     parser.add_argument("--headless", action="store_true", help="without NNI's manager: no web UI, no port, no Node")
     parser.add_argument("--dask", metavar="ADDRESS", help="with --headless: the workers of this Dask scheduler run it")
@@ -165,6 +168,8 @@ def check_request(args: argparse.Namespace, space: dict) -> None:
     from setup_hpo import check_tonic
 
     check_tonic(split_task(args.task)[1], args.tonic)
+    if args.tensorboard:
+        check_tensorboard()
     try:
         for level in levels(space):
             validate_search_space(level, raise_exception=True)
@@ -373,6 +378,8 @@ def search(args: argparse.Namespace, space: dict) -> int:
         following.cut_off()
         results.write_table()
         print_closing(results, console)
+    if args.report and results.entries and exit_status in (0, 130):  # what is terminated shall end at once
+        make_report(results.folder, console)
     return exit_status or (0 if results.ranking() else 1)
 
 
@@ -395,7 +402,23 @@ def search_headless(args: argparse.Namespace, space: dict) -> int:
         slots = headless.LocalSlots(args.concurrency, run_trial, words, log, args.trial_duration, args.gpus or 0)
     where = f"on {args.dask}" if args.dask else f"{args.concurrency} at once"
     search.console.print(f"experiment {args.id}: {args.tuner}, {args.trials} trials, {where}", soft_wrap=True)
-    return headless.conduct(search, lambda seed: tuner_settings(args), args.seed, space, slots)
+    exit_status = headless.conduct(search, lambda seed: tuner_settings(args), args.seed, space, slots)
+    if args.report and results.entries and exit_status in (0, 130):
+        make_report(results.folder, search.console)
+    return exit_status
+
+
+def make_report(folder: Path, console: Console) -> None:
+    """Let report_hpo.py make the report, in a process of its own: whatever becomes of it, the results are there."""
+    handle_signals()
+    words = [sys.executable, "report_hpo.py", str(folder)]
+    console.print("making the report; Ctrl-C leaves it out")
+    try:  # in a session of its own, so that Ctrl-C comes here alone; what ends this call kills it
+        status = subprocess.run(words, cwd=ROOT, timeout=REPORT_SECONDS, start_new_session=True).returncode
+    except (KeyboardInterrupt, SystemExit, OSError, subprocess.TimeoutExpired) as error:
+        status = type(error).__name__
+    if status != 0:
+        console.print(f"no report ({status}); it can be made later: python report_hpo.py {folder}", soft_wrap=True)
 
 
 def start_manager(experiment, args: argparse.Namespace, events: Path) -> None:

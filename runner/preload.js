@@ -93,6 +93,11 @@ function repairAll(nniNode) {
     repairManager(find('core/nnimanager', 'NNIManager'));
     wrap(find('common/trial_keeper/process', 'TrialProcess'), 'resolveStop', resolveStop);
     wrap(find('common/trial_keeper/task_scheduler', 'TaskScheduler'), 'schedule', schedule);
+    const { globals } = require(path.join(nniNode, 'common/globals'));
+    wrap(find('extensions/nniTensorboardManager', 'NNITensorboardManager'), 'getTensorboardStartCommand',
+        async function (original, ...args) {
+            return tensorboardCommand(globals.args.pythonInterpreter, await original.apply(this, args));
+        });
     record({ event: 'loaded', patched });
 }
 
@@ -101,6 +106,7 @@ function repairService(V3asV1) {
     wrap(V3asV1, 'submitTrialJob', submitTrialJob);
     wrap(V3asV1, 'cancelTrialJob', cancelTrialJob);
     wrap(V3asV1, 'getTrialJob', getTrialJob);
+    wrap(V3asV1, 'getTrialOutputLocalPath', getTrialOutputLocalPath);
 }
 
 function repairManager(NNIManager) {
@@ -313,6 +319,24 @@ function exitCodeForNni(id, exitCode) {
 async function schedule(original, experimentId, trialId, gpuNumber, restrictions) {
     const isTheOnly = gpuNumber === 1 && this.gpus.length === 1;
     return original.call(this, experimentId, trialId, isTheOnly ? 0.999 : gpuNumber, restrictions);
+}
+
+// NNI's TensorBoard button looks for a trial's logs in a folder to which no trial of NNI 3.0 writes.
+async function getTrialOutputLocalPath(original, id) {
+    return this.trialJobs[id] === undefined ? original.call(this, id) : this.v3.downloadTrialDirectory(id);
+}
+
+// NNI serves TensorBoard on every interface; and its command, which a shell runs, fails where a path has a blank or no
+// virtual environment is active. Of NNI's command, ['tensorboard', '--bind_all --logdir_spec=...', '--port=...'], the
+// option, the folders and the port are kept.
+function tensorboardCommand(python, [, logdir, port]) {
+    const [option, folders] = [logdir.slice(0, logdir.indexOf('=')), logdir.slice(logdir.indexOf('=') + 1)];
+    const words = ['-m tensorboard.main --host', LOOPBACK, option.replace('--bind_all ', ''), quoted(folders), port];
+    return ['exec', quoted(python), ...words];
+}
+
+function quoted(text) {
+    return `'${text.replaceAll("'", "'\\''")}'`;
 }
 
 function recordStart(id, time) {

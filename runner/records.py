@@ -134,7 +134,7 @@ def read_journal(path: Path) -> list[dict]:
     """
     entries = {}
     for line in path.read_bytes().splitlines() if path.exists() else ():
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, TypeError, KeyError):
             entry = json.loads(line)
             entries[entry["parameter_id"]] = entry
     return list(entries.values())

@@ -38,8 +38,11 @@ def make_table(seeds: tuple[int, ...] = SEEDS, processes: int | None = None, spa
     for index, point in enumerate(configurations):
         groups.setdefault(tuple(point.get(name) for name in ARCHITECTURE), []).append(index)
     jobs = [([configurations[index] for index in group], seeds) for group in groups.values()]
-    with multiprocessing.get_context("spawn").Pool(processes or os.cpu_count(), _one_thread) as pool:
-        found = pool.map(_train_group, jobs, chunksize=1)
+    if processes == 1:
+        found = [_train_group(job) for job in jobs]
+    else:
+        with multiprocessing.get_context("spawn").Pool(processes or os.cpu_count(), _one_thread) as pool:
+            found = pool.map(_train_group, jobs, chunksize=1)
     accuracies = {}
     for group, rows in zip(groups.values(), found, strict=True):
         accuracies |= dict(zip(group, rows, strict=True))

@@ -92,9 +92,29 @@ def train_streamnet(params, splits, report: Callable[[dict], None], device: str,
     return Result(*objective.train_streamnet(params, splits, report, device, seed))
 
 
+def train_whetstone(params, splits, report: Callable[[dict], None], device: str, seed: int) -> Result:
+    """Train a net whose units are sharpened to steps (`models.whetstone_params.WhetstoneParams`); it is scored binary.
+
+    A reported "default" is the best validation accuracy so far with all units forced to steps; once they have become
+    that by training, the best since. The model is for `models.whetstone_net.rebuild`. A KeyboardInterrupt after the
+    first epoch ends the training. Raises ValueError for data that are not images.
+    """
+    from models import whetstone_training
+
+    return Result(*whetstone_training.train(params, splits, report, device, seed))
+
+
+def check_whetstone(params, data) -> None:
+    """Raise ValueError where the parameters do not fit the data."""
+    from models.whetstone_training import check
+
+    check(params, data)
+
+
 OBJECTIVES = {
     "eprop": Objective("models.rsnn:EpropParams", train_eprop, ("events", "images"), check_eprop),
     "streamnet": Objective("simulator.params:StreamnetParams", train_streamnet, ("images",)),
+    "whetstone": Objective("models.whetstone_params:WhetstoneParams", train_whetstone, ("images",), check_whetstone),
 }
 
 

@@ -196,11 +196,13 @@ def read_events(path: Path, offset: int) -> tuple[list[dict], int]:
     """Return the events that follow byte `offset` and the offset for the next call; a torn last line is left to it.
 
     {"event": "loaded", "patched"}    the manager is repaired
-    {"event": "start", "trial", "sequence", "parameter_id", "parameters", "time"}    a trial's process has started
+    {"event": "start", "trial", "sequence", "parameter_id", "parameters", "time"}    a trial's process has started;
+                                                                    "machine" too, where that is another one
     {"event": "end", "trial", "time", "exit_code", "signal", "final", "status", "cause"}    it has ended
     An end comes after the trial's metrics. `time` is in seconds since 1970; `exit_code` is None after a signal;
     `final`: NNI has its final result; `status` is NNI's; `cause` is why NNI cancelled the trial, early_stopped |
-    timed_out | user | stopping, or None: it ended by itself or was killed from outside.
+    timed_out | user | stopping | machine_lost, or None: it ended by itself or was killed from outside.
+    {"event": "machine", "machine", "state", "reason", "time"}    another machine is up | failed | lost | given_up
     """
     try:
         with open(path, "rb") as file:

@@ -346,8 +346,9 @@ def start_manager(experiment, args: argparse.Namespace, events: Path) -> None:
     while True:
         try:
             return manager.start_manager(experiment, port, events, environ)
-        except RuntimeError:
-            if args.port or manager.port_is_free(port):
+        except RuntimeError as error:
+            lost = isinstance(error, manager.PortTaken) or not manager.port_is_free(port)
+            if args.port or not lost:
                 raise
             port = manager.next_free_port(port + 1)
 

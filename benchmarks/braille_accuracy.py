@@ -7,11 +7,17 @@ trained anew on every split, its weights chosen on that split's validation part 
 which is the same for all. Beside them, on the same splits: the task's defaults, the e-prop configuration trained by
 BPTT, and a support vector machine and a random forest (benchmarks.braille_baselines), also with the augmentation that
 the search found. All lies in --work; what is there is not done again, so an interrupted run goes on.
+
+    --variant '{"epochs": 150}' --variant '{"feedback": "adaptive"}'
+
+are changes of the best e-prop configuration. The one with the best mean validation accuracy over --variant-splits
+splits, or the configuration itself, is then the one that is tested.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import subprocess
@@ -36,6 +42,8 @@ def main() -> int:
     """Search, retrain, compare, print, plot; return the exit status."""
     args = parse_arguments()
     best = {rule: search(rule, args) for rule in args.rules}
+    if args.variant:
+        best["eprop"] = choose(best["eprop"], args)
     accuracies = retrain_all(configurations(best), args)
     strengths = {name: best["eprop"][name] for name in AUGMENTATION if best.get("eprop", {}).get(name)}
     for augmentation in [None, strengths] if strengths else [None]:
@@ -56,6 +64,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--tuner", default="nni-tpe", help="of nni_main.py (default nni-tpe)")
     parser.add_argument("--trials", type=int, default=150, help="of the e-prop search (default 150)")
     parser.add_argument("--bptt-trials", type=int, default=20, help="of the BPTT search (default 20; 10 times slower)")
+    parser.add_argument("--variant", type=json.loads, action="append", metavar="JSON", help="parameters to change")
+    parser.add_argument("--variant-splits", type=int, default=5, help="on which variants are compared (default 5)")
     parser.add_argument("--splits", type=int, default=10, help="train/validation splits, seeds 0, 1, ... (default 10)")
     parser.add_argument("--work", type=Path, default=ROOT / "experiments" / "braille_accuracy", help="where all lies")
     parser.add_argument("--plot", type=Path, help="picture to write (default: <work>/braille_accuracy.png)")
@@ -86,6 +96,20 @@ def search(rule: str, args: argparse.Namespace) -> dict:
     return best["parameters"]
 
 
+def choose(best: dict, args: argparse.Namespace) -> dict:
+    """Return the variant of `best`, itself among them, with the best mean validation accuracy; print all of them."""
+    means = []
+    with progress() as bar:
+        for change in [{}, *args.variant]:
+            name = json.dumps(change)
+            records = retrain_one(name, "eprop_braille", best | change, args.variant_splits, args, bar)
+            means.append(spread([record["result"]["default"] for record in records])["mean"])
+    print(f"mean validation accuracy over {args.variant_splits} splits")
+    for change, mean in zip([{}, *args.variant], means, strict=True):
+        print(f"  {mean:.4f}  {json.dumps(change) if change else 'the best of the search'}")
+    return best | [{}, *args.variant][means.index(max(means))]
+
+
 def configurations(best: dict[str, dict]) -> dict[str, tuple[str, dict]]:
     """Return what is trained on every split: name -> (task, parameters on top of the task's defaults)."""
     chosen = {"e-prop, defaults": ("eprop_braille", {})}
@@ -103,18 +127,25 @@ def retrain_all(chosen: dict[str, tuple[str, dict]], args: argparse.Namespace) -
     accuracies = {}
     with progress() as bar:
         for name, (task, parameters) in chosen.items():
-            line = bar.add_task(name, total=args.splits)
-            folder = args.work / "retrained" / name.replace(",", "").replace(" ", "-").replace("'", "")
-            records = retrain(
-                task,
-                parameters,
-                folder,
-                range(args.splits),
-                flags=["--data-dir", str(args.data_dir)],
-                advance=lambda line=line: bar.advance(line),
-            )
+            records = retrain_one(name, task, parameters, args.splits, args, bar)
             accuracies[name] = [record["result"]["test_accuracy"] for record in records]
     return accuracies
+
+
+def retrain_one(
+    name: str, task: str, parameters: dict, splits: int, args: argparse.Namespace, bar: Progress
+) -> list[dict]:
+    """Train one configuration on `splits` splits; return its records. Equal configurations share a folder."""
+    line = bar.add_task(name, total=splits)
+    digest = hashlib.sha256(json.dumps([task, parameters], sort_keys=True).encode()).hexdigest()[:12]
+    return retrain(
+        task,
+        parameters,
+        args.work / "retrained" / digest,
+        range(splits),
+        flags=["--data-dir", str(args.data_dir)],
+        advance=lambda: bar.advance(line),
+    )
 
 
 def baseline_accuracies(augmentation: dict | None, args: argparse.Namespace) -> dict[str, list[float]]:

@@ -27,6 +27,7 @@ import psutil
 PRELOAD = Path(__file__).with_name("preload.js")
 NNI_VERSION = "3.0"
 MARK = "HPO_MANAGED_BY"  # environment variable of manager, tuner and trials: "<our pid> <our start> <experiment id>"
+START_SECONDS = 60.0  # for the manager to answer; NNI's launcher gives it 3, too few on a busy machine
 STOP_SECONDS = 20.0  # NNI's manager itself needs about 2 to 6 s, 5 of them where a trial ignores SIGINT
 OWN_START = psutil.Process().create_time()  # once: it moves when the clock is set
 PATCHED = {  # what the preload builds on
@@ -78,6 +79,31 @@ def next_free_port(first: int = 8080) -> int:
     raise RuntimeError(f"no port from {first} to 65535 is free")
 
 
+def claim_port(port: int) -> bool:
+    """Claim `port` among the searches of this machine until this process ends; False where another one has it.
+
+    A manager takes seconds to listen on a port that was free. A second search that chose the same port meanwhile would
+    find the first one's manager there, take it for its own and send it its configuration.
+    """
+    if port in _claims:
+        return True
+    claim = socket.socket(socket.AF_UNIX)
+    try:
+        claim.bind(f"\0nni-manager-port-{port}")  # an abstract address: it goes with the process, and leaves no file
+    except OSError:
+        claim.close()
+        return False
+    _claims[port] = claim
+    return True
+
+
+_claims: dict[int, socket.socket] = {}
+
+
+class PortTaken(RuntimeError):
+    """Another program, or another search that is about to start, has the port."""
+
+
 def leftover_managers(experiments: Path) -> list[tuple[int, str, int]]:
     """Return (pid, experiment id, port) of each manager in folder `experiments` whose starting process is gone."""
     leftovers = []
@@ -116,9 +142,11 @@ def start_manager(experiment, port: int, events: Path, environ: dict[str, str]) 
     """Start the manager of `experiment` (an nni Experiment with its config set), repaired and on 127.0.0.1 only.
 
     `events` is the file for `read_events`; `environ` is added to the environment of manager, tuner and trials. NNI's
-    messages go to the experiment's log folder. Raises RuntimeError with the reason where the manager does not come up
-    or is not repaired; then, and on Ctrl-C, nothing is left running.
+    messages go to the experiment's log folder. Raises PortTaken, and RuntimeError with the reason where the manager
+    does not come up or is not repaired; then, and on Ctrl-C, nothing is left running.
     """
+    if not claim_port(port) or not port_is_free(port):
+        raise PortTaken(f"port {port} is in use, or another search is starting there")
     check_nni()
     from nni.experiment import RunMode
     from nni.runtime.log import silence_stdout
@@ -130,7 +158,7 @@ def start_manager(experiment, port: int, events: Path, environ: dict[str, str]) 
     offset = events.stat().st_size if events.exists() else 0
     atexit.register(stop_manager, experiment)
     try:
-        with _environment(_preload_environment(experiment, events) | environ):
+        with _environment(_preload_environment(experiment, events) | environ), _patience():
             experiment.start(port, run_mode=RunMode.Detach)  # other modes print the manager's messages
         _check_repairs(events, offset)
         _check_addresses(experiment)
@@ -159,6 +187,35 @@ def _environment(extra: dict[str, str]) -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+@contextlib.contextmanager
+def _patience() -> Iterator[None]:
+    """Let NNI's launcher wait for the manager as long as its process lives, at most START_SECONDS."""
+    from nni.experiment import launcher
+
+    original = launcher._check_rest_server
+
+    def check(port: int, retry: int = 3, url_prefix: str | None = None) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while port_is_free(port) and _manager_runs() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        original(port, retry, url_prefix)
+
+    launcher._check_rest_server = check
+    try:
+        yield
+    finally:
+        launcher._check_rest_server = original
+
+
+def _manager_runs() -> bool:
+    """Tell whether a manager that this process has started lives."""
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            if child.status() != psutil.STATUS_ZOMBIE and _manager_flags(child.cmdline()):
+                return True
+    return False
 
 
 def _check_repairs(events: Path, offset: int) -> None:

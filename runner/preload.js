@@ -16,6 +16,7 @@ const { listenOnLoopback, schedule } = require('./shared.js');
 const NNI_VERSION = '3.0.0'; // as nni_node/package.json of nni 3.0 says
 const WRONG_NNI = 70; // exit status
 const RETRY_MS = 1000;
+const TUNER_MS = 60000; // for the tuner's process to answer; NNI gives it 10 s, too few on a busy machine
 const LETTERS = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789';
 
 const eventsFile = process.env.HPO_EVENTS;
@@ -76,6 +77,8 @@ function repairAll(nniNode) {
     repairManager(find('core/nnimanager', 'NNIManager'));
     wrap(find('common/trial_keeper/process', 'TrialProcess'), 'resolveStop', resolveStop);
     wrap(find('common/trial_keeper/task_scheduler', 'TaskScheduler'), 'schedule', schedule);
+    const { getTunerServer } = require(path.join(nniNode, 'core/tuner_command_channel'));
+    wrap(getTunerServer().constructor, 'init', waitForTuner);
     if (remoteFile) {
         const ours = { nniNode, find, wrap, record, causes, signals, machines, isStopping: () => stopping };
         require('./remote.js').repair(remoteFile, ours);
@@ -294,6 +297,13 @@ function exitCodeForNni(id, exitCode) {
         return exitCode === 0 ? 0 : null;
     }
     return exitCode ?? (signals.has(id) ? 128 + os.constants.signals[signals.get(id)] : null);
+}
+
+async function waitForTuner() {
+    const late = () => this.connect.reject(new Error(`the tuner did not connect in ${TUNER_MS / 1000} seconds`));
+    const timer = setTimeout(late, TUNER_MS);
+    await this.connect.promise;
+    clearTimeout(timer);
 }
 
 function recordStart(id, time) {

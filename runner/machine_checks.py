@@ -151,10 +151,17 @@ def _differences(found: dict, packages: tuple[str, ...]) -> list[str]:
     if found["python"][:2] != list(sys.version_info[:2]):
         lines.append(f"Python {_dotted(found['python'])}, not {_dotted(sys.version_info[:3])}")
     for name in packages:
-        here = metadata.version(name)
-        if found["versions"][name] != here:
-            lines.append(f"{name} {found['versions'][name]}, not {here}")
+        there, here = found["versions"].get(name), _version(name)
+        if there and here and there != here:
+            lines.append(f"{name} {there}, not {here}")
     return lines
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _dotted(version) -> str:

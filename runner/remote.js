@@ -25,6 +25,12 @@ const LONGEST_WAIT_MS = 30000;
 const MOST_LOSSES = 3; // of a machine without a finished trial between them
 const SENT = ['shared.js', 'keeper.js']; // to each machine, beside what NNI sends
 const WEIGHTS = /^model\.\w+$/; // deleted on the machine once they are here
+const VERSION_SCRIPT = 'from importlib import metadata; print(metadata.version("nni"))';
+const RUN_SCRIPT = [ // as python -m does, without importing all of nni
+    'import os, runpy, sys; from importlib import util; sys.argv = sys.argv[1:]',
+    'folder = os.path.join(os.path.dirname(util.find_spec("nni").origin), "tools", "nni_manager_scripts")',
+    'runpy.run_path(os.path.join(folder, sys.argv[0] + ".py"), run_name="__main__")',
+].join('; ');
 const RSA = ['rsa-sha2-512', 'rsa-sha2-256']; // what a key of type ssh-rsa signs with
 
 let ours; // what preload.js shares
@@ -46,6 +52,7 @@ function repair(settingsFile, shared) {
     const { find, wrap } = ours;
     const { globals } = require(path.join(ours.nniNode, 'common/globals'));
     experimentRoot = () => globals.paths.experimentRoot;
+    answerVersion(require(path.join(ours.nniNode, 'common/pythonScript')));
     const Service = find('training_service/remote_v3/remote', 'RemoteTrainingServiceV3');
     const Worker = find('training_service/remote_v3/worker', 'Worker');
     const Ssh = find('training_service/remote_v3/ssh', 'Ssh');
@@ -54,6 +61,14 @@ function repair(settingsFile, shared) {
     wrapAll(Worker, { stop: stopInTime, upload, launchTrialKeeperDaemon });
     wrapAll(Ssh, { exec, writeFile, sftp });
     wrap(find('node_modules/ssh2/lib/index', 'Client'), 'connect', connect);
+}
+
+// To learn its own version, for each machine, NNI imports all of itself.
+function answerVersion(module) {
+    const { runPythonScript } = module;
+    const asked = 'import nni ; print(nni.__version__)';
+    module.runPythonScript = async (script, ...rest) =>
+        script === asked ? NNI_VERSION : runPythonScript(script, ...rest);
 }
 
 function wrapAll(owner, replacements) {
@@ -80,22 +95,29 @@ function connect(original, config) {
     });
 }
 
+// NNI's own commands; each that imports nni is slow, and most need not.
 async function exec(original, command) {
     if (command.includes(' -m pip install nni')) {
         return { stdout: '', stderr: '', code: 0 }; // nothing is installed unasked
     }
-    const folder = / -m nni\.tools\.nni_manager_scripts\.launch_trial_keeper (.+)$/.exec(command)?.[1];
-    if (folder) {
-        return original.call(this, await prepareLaunch(this, folder) + command);
+    const python = command.split(' ', 1)[0];
+    const [, script, folder] = / -m nni\.tools\.nni_manager_scripts\.(\w+) (.+)$/.exec(command) ?? [];
+    if (script) {
+        const environ = script === 'launch_trial_keeper' ? await prepareLaunch(this, folder) : '';
+        const result = await original.call(this, `${environ}${python} -c '${RUN_SCRIPT}' ${script} ${folder}`);
+        if (script === 'create_trial_keeper_dir') {
+            await original.call(this, `chmod 700 ${result.stdout.trim()}`); // it will hold the tunnel's key
+        }
+        return result;
     }
-    const result = await original.call(this, command);
-    if (command.includes('print(nni.__version__)') && result.stdout.trim() !== NNI_VERSION) {
-        throw new Error(`NNI ${NNI_VERSION} is needed there, not ${result.stdout.trim() || 'none'}`);
+    if (command.includes('print(nni.__version__)')) {
+        const result = await original.call(this, `${python} -c '${VERSION_SCRIPT}'`);
+        if (result.stdout.trim() !== NNI_VERSION) {
+            throw new Error(`NNI ${NNI_VERSION} is needed there, not ${result.stdout.trim() || 'none'}`);
+        }
+        return result;
     }
-    if (command.includes('.create_trial_keeper_dir ')) {
-        await original.call(this, `chmod 700 ${result.stdout.trim()}`); // it will hold the tunnel's key
-    }
-    return result;
+    return original.call(this, command);
 }
 
 // Send the repairs of the keeper; return the environment for its command.

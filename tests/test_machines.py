@@ -80,7 +80,7 @@ def start(repository, machines, identifier, *flags):
     return search, repository / "experiments" / identifier
 
 
-def finish(search, seconds=280):
+def finish(search, seconds=900):
     try:
         return search.communicate(timeout=seconds)[0]
     except subprocess.TimeoutExpired:
@@ -92,7 +92,7 @@ def events(folder, kind):
     return [event for event in read_events(folder / "events.jsonl", 0)[0] if event["event"] == kind]
 
 
-def wait_for(condition, search, seconds=240):
+def wait_for(condition, search, seconds=600):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline and search.poll() is None, "waited in vain"
@@ -135,7 +135,7 @@ def searched(repository, machines):
 
 
 @needs_sshd
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_a_search_on_both_loses_and_swaps_nothing(searched, machines):
     assert searched.status == 0, searched.output
     rows = {row["trial"]: row for row in table(searched.folder)}
@@ -151,7 +151,7 @@ def test_a_search_on_both_loses_and_swaps_nothing(searched, machines):
 
 
 @needs_sshd
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_records_and_weights_are_fetched_and_ends_are_told_truly(searched, machines):
     starts = {event["trial"]: event["parameters"] for event in events(searched.folder, "start")}
     for event in events(searched.folder, "end"):
@@ -168,7 +168,7 @@ def test_records_and_weights_are_fetched_and_ends_are_told_truly(searched, machi
 
 
 @needs_sshd
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_nothing_listens_beyond_the_loopback_and_nothing_stays(searched, machines):
     assert searched.here == {"127.0.0.1"}
     assert searched.there == {"127.0.0.1"}
@@ -176,7 +176,7 @@ def test_nothing_listens_beyond_the_loopback_and_nothing_stays(searched, machine
 
 
 @needs_sshd
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_a_machine_that_drops_out_costs_its_running_trials(repository, machines):
     space = SPACE | {"seconds": {"_type": "choice", "_value": [1.5]}, "fault": {"_type": "choice", "_value": [0]}}
     write_space(repository, "sleepy_digits", space)

@@ -287,10 +287,11 @@ function stopWorker(original, worker) {
             console.error(`runner/remote.js: trial ${id} is lost with ${nameOf(config)}`);
         }
     }
+    const wasReady = ready.delete(worker);
     markGone(worker);
     original.call(this, worker, true);
     worker.ssh.disconnect();
-    if (ready.delete(worker) && !ours.isStopping()) {
+    if (wasReady && !ours.isStopping()) {
         afterLoss(worker.config);
     }
 }
@@ -441,4 +442,4 @@ async function downloadTrialDirectory(original, id) {
     return folder && fs.existsSync(path.join(folder, 'trial.stderr')) ? folder : original.call(this, id);
 }
 
-module.exports = { repair };
+module.exports = { forward, repair };

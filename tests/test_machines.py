@@ -2,11 +2,15 @@
 
 import contextlib
 import csv
+import importlib.util
 import json
+import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy
@@ -205,6 +209,16 @@ def test_a_machine_that_drops_out_costs_its_running_trials(repository, machines)
     starts = {event["trial"]: event["parameters"] for event in events(folder, "start")}
     assert all(float(row["weight"]) == starts[row["trial"]]["weight"] for row in rows)
     assert nothing_runs_on(machines)
+
+
+def test_repairs_on_the_real_classes(tmp_path):
+    nni_node = Path(importlib.util.find_spec("nni_node").origin).parent
+    environ = {"HOME": str(tmp_path), "HPO_EVENTS": str(tmp_path / "events"), "NODE_PATH": str(nni_node)}
+    words = [nni_node / "node", Path(__file__).with_name("remote_test.js")]
+    environ = os.environ | environ | {"HPO_REMOTE": str(tmp_path / "remote.json")}
+    done = subprocess.run(words, env=environ, text=True, capture_output=True, timeout=120)
+    failures = re.findall(r"^not ok .*?^  stack", done.stdout, re.MULTILINE | re.DOTALL)
+    assert done.returncode == 0 and "# pass 17" in done.stdout, "\n".join(failures) or done.stderr
 
 
 def refusal(machines, packages=("nni",)):

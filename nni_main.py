@@ -3,6 +3,7 @@
 python nni_main.py                                         # the default task, 20 trials
 python nni_main.py eprop_digits --tuner random --trials 50 --concurrency 2
 python nni_main.py eprop_digits --duration 2h --assessor medianstop --keep
+python nni_main.py eprop_digits --machines machines.json   # trials run on other machines, by SSH
 """
 
 from __future__ import annotations
@@ -56,6 +57,8 @@ def main() -> int:
             raise UserMistake("--dask needs --headless")
         elif args.resume:
             raise UserMistake(f"--resume {args.id}: it ran with NNI's manager; only --headless searches can go on")
+        if args.machines:
+            check_machines(args)
         if args.resume:
             resume.check_space_unchanged(args.experiments / args.id, space)
         elif args.check:
@@ -105,6 +108,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "--port", type=count(1024, 65535), help=f"of the web UI (default: first free from {DEFAULT_PORT})"
     )
     parser.add_argument("--id", type=experiment_id, help="name of the experiment's folder (default: task and time)")
+    parser.add_argument("--machines", type=Path, metavar="FILE", help="JSON list of machines for the trials, by SSH")
     parser.add_argument("--keep", action="store_true", help="leave the web UI up after the last trial, until Ctrl-C")
     parser.add_argument("--no-check", dest="check", action="store_false", help="skip the check of one epoch beforehand")
     parser.add_argument("--no-report", dest="report", action="store_false", help="make no report after the search")
@@ -117,7 +121,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     if args.resume:
         args = resume.apply_request(parser, arguments, args.experiments.resolve() / args.resume)
         args.id = args.resume
-    args.concurrency = args.concurrency or args.gpus or min(len(os.sched_getaffinity(0)), MOST_CONCURRENT)
+    if args.concurrency is None and not args.machines:  # check_machines sets it otherwise
+        args.concurrency = args.gpus or min(len(os.sched_getaffinity(0)), MOST_CONCURRENT)
     args.device = "cuda" if args.gpus else args.device
     args.threads = int(thread_environment(args.threads)["OMP_NUM_THREADS"])
     args.experiments = args.experiments.resolve()
@@ -258,13 +263,35 @@ def check_machine(args: argparse.Namespace) -> None:
 
 def check_headless(args: argparse.Namespace) -> None:
     """Refuse what needs NNI's manager, and a Dask cluster that cannot be had. Raises UserMistake."""
-    for flag, given in (("--assessor", args.assessor != "none"), ("--port", args.port), ("--keep", args.keep)):
-        if given:
-            raise UserMistake(f"{flag} needs NNI's manager, which --headless does without: leave one of them out")
+    needing = {"assessor": args.assessor != "none", "port": args.port, "keep": args.keep, "machines": args.machines}
+    if flags := [f"--{name}" for name, given in needing.items() if given]:
+        raise UserMistake(f"{flags[0]} needs NNI's manager, which --headless does without: leave one of them out")
     if args.dask:
         from runner.dask_slots import check_cluster
 
         check_cluster(args.dask, ROOT, args.data_dir)
+
+
+def check_machines(args: argparse.Namespace) -> None:
+    """Read --machines and look at each; sets args.machines to the list, and the concurrency. Raises UserMistake."""
+    import train_hpo
+    from runner import machines
+    from runner.machine_checks import check_code_folder, check_machines, packages_for
+
+    if args.gpus:
+        raise UserMistake(f"--gpus {args.gpus} with --machines: each machine's number of GPUs stands in the file")
+    args.machines = machines.read_machines(args.machines)
+    if gpus := sum(machine.gpus for machine in args.machines):
+        args.device = "cuda"
+        if (args.concurrency or 1) > gpus:
+            raise UserMistake(f"--concurrency {args.concurrency}: the machines have {gpus} GPUs, each takes one trial")
+    check_code_folder(ROOT)
+    packages = packages_for(train_hpo.OBJECTIVES[split_task(args.task)[0]].params, args.tonic)
+    found, notes = check_machines(args.machines, packages)
+    for note in notes:
+        print(f"note: {note}; the same parameters may give other figures there")
+    least = min(min(each["cores"], MOST_CONCURRENT) for each in found)
+    args.concurrency = args.concurrency or gpus or least * len(found)
 
 
 def reserve_folder(args: argparse.Namespace) -> None:
@@ -302,11 +329,18 @@ def trial_command(args: argparse.Namespace) -> list[str]:
     return [sys.executable, "main_hpo.py", "--task", args.task, *trial_flags(args)]
 
 
+def remote_command(args: argparse.Namespace, machine) -> list[str]:
+    """Return the command of one trial on another machine."""
+    flags = trial_flags(argparse.Namespace(**vars(args) | {"data_dir": None}))
+    data = ["--data-dir", machine.data] if machine.data else []
+    return [f"{machine.python}/python", "main_hpo.py", "--task", args.task, *flags, *data]
+
+
 def configure(args: argparse.Namespace, space: dict):
     """Return NNI's ExperimentConfig for the request."""
     from nni.experiment import ExperimentConfig
 
-    config = ExperimentConfig("local")
+    config = ExperimentConfig("remote" if args.machines else "local")
     config.experiment_name = args.task
     config.experiment_working_directory = args.experiments
     config.search_space = space
@@ -319,6 +353,10 @@ def configure(args: argparse.Namespace, space: dict):
     config.tuner = algorithm(tuner_settings(args))
     if args.assessor != "none":
         config.assessor = algorithm(ASSESSORS[args.assessor](fixed_epochs(space)))
+    if args.machines:
+        from runner import machines
+
+        machines.configure(config, args.machines)
     if args.gpus:
         config.trial_gpu_number = 1
         config.training_service.gpu_indices = list(range(args.gpus))
@@ -426,9 +464,15 @@ def start_manager(experiment, args: argparse.Namespace, events: Path) -> None:
     from runner import manager
 
     port = args.port or manager.next_free_port(DEFAULT_PORT)
+    environ = thread_environment(args.threads)
+    if args.machines:
+        from runner import machines
+
+        settings = events.with_name("machines.json")
+        environ |= machines.write_settings(settings, args.machines, lambda m: remote_command(args, m), environ)
     while True:
         try:
-            return manager.start_manager(experiment, port, events, thread_environment(args.threads))
+            return manager.start_manager(experiment, port, events, environ)
         except RuntimeError as error:
             lost = isinstance(error, manager.PortTaken) or not manager.port_is_free(port)
             if args.port or not lost:

@@ -151,6 +151,8 @@ def outcome(end: dict | None, record: dict | None) -> tuple[str, str | None]:
         return own_status, record.get("cause")
     if end is None or end.get("cause") == "stopping":
         return "interrupted", "the search ended first"
+    if end.get("cause") == "machine_lost":
+        return "lost", "its machine dropped out while it ran"
     if end.get("cause") == "early_stopped":
         if record and "default" in record.get("result", {}):
             return "early_stopped", "stopped by the assessor"

@@ -21,6 +21,7 @@ POLL_SECONDS = 0.3
 LINE_SECONDS = 0.5  # where there is no terminal, at most so often a line of progress
 UNANSWERED = 10  # requests in a row after which the manager counts as gone
 EXHAUSTED_SECONDS = 5.0  # without a trial after which a tuner that has no more counts as done; NNI polls each 0.5 s
+MACHINES_SECONDS = 120.0  # without any of several machines after which the search ends
 TUNER_SECONDS = 10.0  # without a running trial after which a traceback of the tuner counts as its end
 LAST_LINES = 6  # of a failed trial's error output
 
@@ -38,6 +39,7 @@ class Search:
     started: float = field(default_factory=time.time)
     running: dict[str, dict] = field(default_factory=dict)  # start event of each trial that has not ended
     counts: Counter = field(default_factory=Counter)  # trials by status
+    machines: dict[str, dict] = field(default_factory=dict)  # newest event of each machine, where there are several
     finished: bool = False  # all trials of the budget have ended
     _offset: int = 0
     _last_line: float = -LINE_SECONDS  # when a line was printed where there is no terminal
@@ -64,6 +66,7 @@ class Search:
                 if status == "ERROR":
                     raise RuntimeError(f"NNI's manager failed: {reason}; see {self.results.folder / 'log'}")
                 self._check_tuner()
+                self._check_machines()
                 self.finished = status in ("DONE", "STOPPED") or self._exhausted(status)
         if status == "TUNER_NO_MORE_TRIAL":
             self.console.print("the search space is exhausted: the tuner has no more configurations")
@@ -77,6 +80,25 @@ class Search:
             lines = log.read_text(errors="replace").splitlines() if log.exists() else []
             if "Traceback (most recent call last):" in lines:
                 raise RuntimeError(f"the tuner failed: {lines[-1]}; see {log}")
+
+    def _check_machines(self) -> None:
+        """Raises RuntimeError where all machines have been away for too long, or keep dropping out."""
+        newest = list(self.machines.values())
+        if not newest or any(event["state"] == "up" for event in newest):
+            return
+        given_up = all(event["state"] == "given_up" for event in newest)
+        if given_up or time.time() - max(event["time"] for event in newest) > MACHINES_SECONDS:
+            reasons = "; ".join(f"{event['machine']}: {event['reason']}" for event in newest)
+            raise RuntimeError(f"no machine is left: {reasons}; see {self.results.folder / 'log'}")
+
+    def _show_machine(self, event: dict) -> None:
+        known = event["machine"] in self.machines
+        self.machines[event["machine"]] = event
+        words = {"up": "is back" if known else "is up", "failed": "does not come up", "lost": "dropped out"}
+        said = f"machine {event['machine']} {words.get(event['state'], 'is given up')}"
+        if event["reason"]:
+            said += f": {event['reason']}" + ("; it is called again and again" if event["state"] != "given_up" else "")
+        self.console.print(said, markup=False, highlight=False, soft_wrap=True)
 
     def _exhausted(self, status: str) -> bool:
         """A space of which every point has been tried: NNI never calls that DONE."""
@@ -93,7 +115,9 @@ class Search:
         """Take the events that have come since the last call."""
         events, self._offset = read_events(self.events, self._offset)
         for event in events:
-            if event["event"] == "start":
+            if event["event"] == "machine":
+                self._show_machine(event)
+            elif event["event"] == "start":
                 self.running[event["trial"]] = event
             elif event["event"] == "end" and event["trial"] in self.running:
                 self.take(self.running.pop(event["trial"]), event)

@@ -63,7 +63,17 @@ def run_search(network: str, tuner: str, folder: Path, args: argparse.Namespace)
     task, trials = TASKS[network]
     trials = args.trials or (math.ceil(trials / 50) if args.quick else trials)
     how = ["--resume", folder.name] if (folder / "search.json").exists() else ["--id", folder.name, "--tuner", tuner]
-    words = [sys.executable, "nni_main.py", task, "--headless", "--no-check", *how, "--trials", str(trials)]
+    words = [
+        sys.executable,
+        "nni_main.py",
+        task,
+        "--headless",
+        "--no-check",
+        "--no-report",
+        *how,
+        "--trials",
+        str(trials),
+    ]
     words += ["--concurrency", str(args.concurrency), "--experiments", str(args.experiments.resolve())]
     process = subprocess.Popen(words, cwd=ROOT)
     while True:

@@ -47,7 +47,17 @@ def main() -> None:
 
 def search(repository: Path, machines: list[TestMachine], name: str, trials: int) -> list[dict]:
     """Run one search to its end and return its rows."""
-    words = [sys.executable, "nni_main.py", "eprop_digits_short", "--id", name, "--no-check", "--tuner", "random"]
+    words = [
+        sys.executable,
+        "nni_main.py",
+        "eprop_digits_short",
+        "--id",
+        name,
+        "--no-check",
+        "--no-report",
+        "--tuner",
+        "random",
+    ]
     words += ["--trials", str(trials), "--concurrency", "4", "--machines", "machines.json"]
     folder = repository / "experiments" / name
     process = subprocess.Popen(words, cwd=repository, stdout=sys.stderr)

@@ -114,7 +114,17 @@ def make_repository(target: Path) -> Path:
 def start(repository: Path, trials: int, resumed: bool) -> subprocess.Popen:
     """Start the search, or go on with it."""
     how = ["--resume", "soak"] if resumed else ["--id", "soak", "--tuner", "random", "--trial-duration", str(LIMIT)]
-    words = [sys.executable, "nni_main.py", "soak_digits", "--headless", "--no-check", "--concurrency", "2", *how]
+    words = [
+        sys.executable,
+        "nni_main.py",
+        "soak_digits",
+        "--headless",
+        "--no-check",
+        "--no-report",
+        "--concurrency",
+        "2",
+        *how,
+    ]
     return subprocess.Popen([*words, "--trials", str(trials)], cwd=repository, stdout=subprocess.DEVNULL)
 
 

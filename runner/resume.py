@@ -22,6 +22,7 @@ from runner.records import read_journal, write_atomic
 FIXED = ("task", "tuner", "objectives", "limit", "warm_start", "assessor", "headless")
 FIXED += ("seed", "split_seed", "test_seed", "repeats", "tonic")
 CHANGEABLE = ("trials", "duration", "trial_duration", "concurrency", "gpus", "threads", "device", "dask", "data_dir")
+CHANGEABLE += ("tensorboard",)
 
 
 def save_request(folder: Path, args: argparse.Namespace, space: dict) -> None:

@@ -84,7 +84,7 @@ def moods(repository, *numbers, **others):
 
 def start(repository, identifier, *flags, task="moody_digits"):
     how = ["--id", identifier] if "--resume" not in flags else []
-    words = [sys.executable, "nni_main.py", task, "--headless", "--no-check", *how, *flags]
+    words = [sys.executable, "nni_main.py", task, "--headless", "--no-check", "--no-report", *how, *flags]
     return subprocess.Popen(words, cwd=repository, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -221,7 +221,7 @@ def test_trials_are_those_of_nni(repository):
     )
     flags = ["--trials", "2", "--concurrency", "1"]
     without = start(repository, "without", *flags, task="eprop_digits_tiny")
-    words = [sys.executable, "nni_main.py", "eprop_digits_tiny", "--no-check", "--id", "with", *flags]
+    words = [sys.executable, "nni_main.py", "eprop_digits_tiny", "--no-check", "--no-report", "--id", "with", *flags]
     subprocess.run(words, cwd=repository, check=True, capture_output=True, timeout=250)
     assert without.wait(timeout=250) == 0
     ours, theirs = (

@@ -77,7 +77,17 @@ def repository(copy_of_repository):
 
 def start(repository, machines, identifier, *flags):
     (repository / "machines.json").write_text(json.dumps([machine.entry for machine in machines]))
-    words = [sys.executable, "nni_main.py", "sleepy_digits", "--tuner", "random", "--no-check", "--id", identifier]
+    words = [
+        sys.executable,
+        "nni_main.py",
+        "sleepy_digits",
+        "--tuner",
+        "random",
+        "--no-check",
+        "--no-report",
+        "--id",
+        identifier,
+    ]
     words += ["--machines", "machines.json", "--concurrency", "4", *flags]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     search = subprocess.Popen(words, cwd=repository, **pipes)

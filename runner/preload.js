@@ -11,7 +11,7 @@ const Module = require('module');
 const os = require('os');
 const path = require('path');
 const { setTimeout: sleep } = require('timers/promises');
-const { listenOnLoopback, schedule } = require('./shared.js');
+const { LOOPBACK, listenOnLoopback, schedule } = require('./shared.js');
 
 const NNI_VERSION = '3.0.0'; // as nni_node/package.json of nni 3.0 says
 const WRONG_NNI = 70; // exit status

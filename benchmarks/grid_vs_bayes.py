@@ -1,4 +1,4 @@
-"""Does Bayesian search find the optimum that a full grid knows? Case study one of papers/003, reduced to digits.
+"""Does Bayesian search find the optimum that a full grid knows? Case study one of Parsa et al., reduced to digits.
 
     python -m benchmarks.grid_vs_bayes [--repeats 20] [--budget 40] [--quick] [--json FILE] [--plots FOLDER]
     python -m benchmarks.grid_vs_bayes --make-table        # first train all 256 configurations with all seeds

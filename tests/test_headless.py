@@ -221,9 +221,10 @@ def test_trials_are_those_of_nni(repository):
     )
     flags = ["--trials", "2", "--concurrency", "1"]
     without = start(repository, "without", *flags, task="eprop_digits_tiny")
-    words = [sys.executable, "nni_main.py", "eprop_digits_tiny", "--no-check", "--id", "with", *flags]
-    subprocess.run(words, cwd=repository, check=True, capture_output=True, timeout=250)
     assert without.wait(timeout=250) == 0
+    words = [sys.executable, "nni_main.py", "eprop_digits_tiny", "--no-check", "--id", "with", *flags]
+    done = subprocess.run(words, cwd=repository, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stdout + done.stderr
     ours, theirs = (
         sorted(journal(repository, name), key=lambda entry: entry["sequence"]) for name in ("without", "with")
     )

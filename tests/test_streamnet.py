@@ -163,7 +163,7 @@ def test_a_net_cannot_hold_itself_or_an_element_twice():
     outer = StreamNet({})
     outer.add("net", net)
     net.add("o", layer)
-    for element, message in ((net, "part of itself"), (outer, "part of itself"), (layer, "under another name")):
+    for element, message in ((net, "part of itself"), (outer, "part of itself"), (layer, "shares its Layer")):
         with pytest.raises(ValueError, match=message):
             net.add("again", element)
     assert list(net.elements) == ["o"]

@@ -7,8 +7,8 @@ of (r, t, c), so that spikes depend neither on the order of evaluation nor on wh
     h = lowbias32(c 0x9E3779B9 + key)          both modulo 2^32
     spike where h < ceil(2^32 p), at most 2^32 - 1
 
-Generators with one seed put out the same noise: give each Poisson element of a net its own, and another one than that of
-the images shown to it (`run.Images.seed`).
+Generators with one seed put out the same noise: give each Poisson element of a net its own, and another one than that
+of the images shown to it (`run.Images.seed`).
 
 splitmix64: Steele, Lea and Flood, OOPSLA 2014. lowbias32: C. Wellons, hash prospector (public domain).
 """

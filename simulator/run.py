@@ -4,8 +4,8 @@
     record.counts                       # (B, K) output spikes per sample
     record.backend, record.reason       # "shallow", "mushroom_body", "graph" or "step", and why no faster one
 
-`step()` is the definition; in float64 every backend gives the same spikes, and weights to 1e-12. (Their sums are taken in
-another order: a potential that equals its threshold to the last digit may be rounded to its other side.)
+`step()` is the definition; in float64 every backend gives the same spikes, and weights to 1e-12. (Their sums are taken
+in another order: a potential that equals its threshold to the last digit may be rounded to its other side.)
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ def run(
 
     backend: "auto" takes the fastest that knows the graph; "fast" (a kernel for one of the two networks), "graph" and
     "step" insist. Only the fast ones know precision "float32"; `kenyon` asks that of mushroom_body for the spikes of
-    each Kenyon cell. Raises ValueError for samples that do not fit the net, and where the graph has no such backend, with
-    the reason.
+    each Kenyon cell. Raises ValueError for samples that do not fit the net, and where the graph has no such backend,
+    with the reason.
     """
     samples = _checked(net, samples, precision, backend)
     reason = _why_not_fast(net, samples, backend, kenyon)

@@ -107,7 +107,7 @@ class Monitor:
         self.values: list[np.ndarray] = []
 
     def record(self, state: dict[str, np.ndarray], step: int) -> None:
-        """Take a copy where `step`, counted from 1, is a multiple of `every`. ValueError where a swap removed the array."""
+        """Take a copy where `step`, counted from 1, is a multiple of `every`. ValueError where a swap removed it."""
         if self.path not in state:
             raise ValueError(f"the monitored {self.path!r} is gone, its element was swapped; left: {', '.join(state)}")
         if step % self.every == 0:
@@ -312,7 +312,7 @@ class StreamNet(Element):
             if part is self:
                 raise ValueError(f"{name!r} cannot be added: a net cannot be a part of itself")
             if id(part) in seen:
-                raise ValueError(f"{name!r} shares its {type(part).__name__} with an element of this net: give it a copy")
+                raise ValueError(f"{name!r} shares its {type(part).__name__} with an element here: give it a copy")
             seen.add(id(part))
 
     def _names(self) -> str:

@@ -15,7 +15,10 @@ from __future__ import annotations
 import argparse
 import gzip
 import hashlib
+import math
+import os
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +51,7 @@ DIGITS = tuple(str(digit) for digit in range(10))
 CLOTHES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"
 )  # fmt: skip
+LARGEST = 1 << 28  # bytes; no file of these is longer, unpacked or not
 ADVICE = "fetch it with: python -m loaders.images --download"
 
 
@@ -62,46 +66,39 @@ def load_fashion(data_dir: Path | None) -> Data:
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """Return the uint8 array of an IDX file, gzipped or not. Raises MissingData where it is broken."""
+    """Return the uint8 array of an IDX file, gzipped or not. Raises MissingData where it is broken or over 256 MB."""
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError) as error:
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+            header = file.read(4)
+            if header[:3] != b"\0\0\x08" or len(header) < 4:
+                raise MissingData(f"{path} is not an IDX file of bytes")
+            sizes = file.read(4 * header[3])
+            shape = tuple(int.from_bytes(sizes[i : i + 4], "big") for i in range(0, len(sizes), 4))
+            values = file.read(min(math.prod(shape), LARGEST) + 1)  # one more than announced would show
+    except (OSError, EOFError, zlib.error) as error:
         raise MissingData(f"{path} cannot be read ({error})") from None
-    dimensions = content[3] if len(content) > 3 else 0
-    if content[:3] != b"\0\0\x08" or len(content) < 4 + 4 * dimensions:
-        raise MissingData(f"{path} is not an IDX file of bytes")
-    shape = np.frombuffer(content, ">u4", dimensions, 4).astype(int)
-    values = np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions)
-    if len(values) != shape.prod():
-        raise MissingData(f"{path} holds {len(values)} values, not the {shape.prod()} that it announces")
-    return values.reshape(shape)
+    if len(shape) != header[3] or len(values) != math.prod(shape):
+        held = f"{len(values)} values" if len(values) <= math.prod(shape) else "more values"
+        raise MissingData(f"{path} holds {held}, not the {math.prod(shape)} that it announces")
+    return np.frombuffer(bytearray(values), np.uint8).reshape(shape)  # of a bytearray: writable
 
 
 def download(name: str, folder: Path) -> None:
-    """Fetch the files of a dataset that `folder` lacks and check their md5. Raises ValueError where it differs.
+    """Fetch the files of a dataset that `folder` lacks; each is written whole, under its name, or not at all.
 
     Fashion-MNIST goes to the subfolder `fashion`; CIFAR's archives are unpacked (`cifar.unpack`).
+    Raises OSError where there is no connection or no place, ValueError for a cut-off file or one of another md5.
     """
     folder = folder / name if name == "fashion" else folder
     folder.mkdir(parents=True, exist_ok=True)
     for file, expected in MD5[name].items():
         target = folder / file
-        if not target.exists() or hashlib.md5(target.read_bytes()).hexdigest() != expected:
-            _fetch(SERVERS[name] + file, expected, target)
+        if target.is_file() and hashlib.md5(target.read_bytes()).hexdigest() == expected:
+            print(f"{target} is there")
+        else:
+            _write_whole(target, _fetch(SERVERS[name] + file, expected))
         if name in cifar.FILES:
             cifar.unpack(name, target, folder)
-
-
-def _fetch(address: str, expected: str, target: Path) -> None:
-    import urllib.request  # slow to import, and a trial does not need it
-
-    with urllib.request.urlopen(address, timeout=60) as answer:
-        content = answer.read()
-    found = hashlib.md5(content).hexdigest()
-    if found != expected:
-        raise ValueError(f"{address}: md5 is {found}, but must be {expected}; nothing was written")
-    target.write_bytes(content)
-    print(f"{target}: {len(content):,} bytes, md5 as it should be")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -115,7 +112,7 @@ def main(arguments: list[str] | None = None) -> int:
         download(name, Path(folder))
     except (OSError, ValueError) as error:
         print(f"loaders.images: {error}", file=sys.stderr)
-        return 1
+        return 2
     return 0
 
 
@@ -130,9 +127,39 @@ def _load(folder: Path, name: str, class_names: tuple[str, ...]) -> Data:
             )
             return published
         train = _part(folder, "train", class_names)
+        if train.x.shape[1:] != published.x.shape[1:]:
+            sizes = f"{train.x.shape[1:]} and {published.x.shape[1:]}"
+            raise MissingData(f"{folder}: train and t10k have images of different sizes {sizes}")
     except MissingData as missing:
         raise MissingData(f"{missing}; {ADVICE} {name} DIR") from None
     return Data(train.x, train.y, class_names, test=published)
+
+
+def _fetch(url: str, expected: str) -> bytes:
+    import http.client
+    import urllib.request  # slow to import, and a trial does not need it
+
+    try:
+        with urllib.request.urlopen(url, timeout=60) as answer:
+            content = answer.read(LARGEST)
+    except http.client.HTTPException as error:
+        raise ValueError(f"{url}: the transfer was cut off ({type(error).__name__}); try again") from None
+    except OSError as error:
+        raise OSError(f"{url}: {error}") from None
+    found = hashlib.md5(content).hexdigest()
+    if found != expected:
+        raise ValueError(f"{url}: md5 is {found}, but must be {expected}; it was not written")
+    return content
+
+
+def _write_whole(target: Path, content: bytes) -> None:
+    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+    print(f"{target}: {len(content):,} bytes, md5 as it should be")
 
 
 def _part(folder: Path, part: str, class_names: tuple[str, ...]) -> Data:
@@ -143,8 +170,10 @@ def _part(folder: Path, part: str, class_names: tuple[str, ...]) -> Data:
             raise MissingData(f"{part}-{kind}.gz is not in {folder}")
         arrays.append(read_idx(path))
     images, labels = arrays
-    if images.ndim != 3 or len(images) != len(labels):
-        raise MissingData(f"{folder}: {part} has images {images.shape} and {len(labels)} labels")
+    if images.ndim != 3 or not images.size or labels.shape != images.shape[:1]:
+        raise MissingData(f"{folder}: {part} has images {images.shape} and labels {labels.shape}")
+    if labels.max() >= len(class_names):
+        raise MissingData(f"{folder}: labels of {part} must be 0 to {len(class_names) - 1}, not {labels.max()}")
     return Data(images, labels.astype(np.int64), class_names)
 
 

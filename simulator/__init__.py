@@ -19,7 +19,8 @@ networks.py     the paper's two networks, built from params.py
 run.py          many samples at once; *_kernel.py, lowering.py, fast.py: the compiled paths behind it
 objective.py    one trial of a search: learn once, evaluate
 
-It imports nothing from the repository's root, and of models/ only the estimate of energy. `step()` in plain numpy
+It imports nothing from the repository's root, and of models/ only the estimate of energy and the check of parameters,
+neither of which needs torch. `step()` in plain numpy
 defines what a net does; the compiled paths are tested against it.
 
 Letters in shapes: B samples, T steps, N neurons or channels, E presynaptic and P postsynaptic neurons, K classes, C

@@ -7,6 +7,9 @@ of (r, t, c), so that spikes depend neither on the order of evaluation nor on wh
     h = lowbias32(c 0x9E3779B9 + key)          both modulo 2^32
     spike where h < ceil(2^32 p), at most 2^32 - 1
 
+Generators with one seed put out the same noise: give each Poisson element of a net its own, and another one than that
+of the images shown to it (`run.Images.seed`).
+
 splitmix64: Steele, Lea and Flood, OOPSLA 2014. lowbias32: C. Wellons, hash prospector (public domain).
 """
 
@@ -14,7 +17,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from simulator.streamnet import Element
+from simulator.streamnet import Element, whole
 
 GOLDEN_64, GOLDEN_32 = 0x9E3779B97F4A7C15, 0x9E3779B9
 MASK_64 = 2**64 - 1
@@ -58,16 +61,21 @@ def encode_images(images: np.ndarray, steps: int, seed: int, scale: float = 1.0,
 
 
 class Generator(Element):
-    """A source of N spike trains with p = scale * rate per step: rates given here, or at an input port in each step."""
+    """A source of N spike trains with p = scale * rate per step: rates given here, or at an input port in each step.
+
+    Args: `n` trains; `rates` (N,), at least 0 [spikes per step]; `scale` at least 0. Raises ValueError for others.
+    """
 
     def __init__(self, n: int, rates: np.ndarray | None = None, scale: float = 1.0):
         super().__init__((n,) if rates is None else (), (n,))
-        if rates is not None and np.shape(rates) != (n,):
-            raise ValueError(f"rates of {n} spike trains must have the shape ({n},), not {np.shape(rates)}")
-        if not scale >= 0:
-            raise ValueError(f"scale must be at least 0, not {scale}")
-        self.n, self.scale = n, float(scale)
-        self.rates = None if rates is None else np.asarray(rates, dtype=float)
+        if not 0 <= scale < np.inf:
+            raise ValueError(f"scale must be at least 0 and finite, not {scale}")
+        self.n, self.scale = int(n), float(scale)
+        self.rates = None if rates is None else np.array(rates, dtype=float)
+        if rates is not None and self.rates.shape != (n,):
+            raise ValueError(f"rates of {n} spike trains must have the shape ({n},), not {self.rates.shape}")
+        if rates is not None and not (np.isfinite(self.rates) & (self.rates >= 0)).all():
+            raise ValueError(f"rates must be at least 0 and finite, not {self.rates.min()} to {self.rates.max()}")
 
     def step(self, *inputs, learn=True):
         """Put out the next spikes."""
@@ -88,7 +96,7 @@ class Poisson(Generator):
 
     def __init__(self, n: int, rates: np.ndarray | None = None, scale: float = 1.0, seed: int = 0):
         super().__init__(n, rates, scale)
-        self.seed = int(seed)
+        self.seed = whole("seed of Poisson", seed, 0)
         self.t = np.zeros(1, dtype=np.int64)
 
     def spikes(self, p):

@@ -7,20 +7,19 @@ import numpy as np
 from simulator import mushroom_kernel, shallow_kernel
 from simulator.drive_kernel import pack_masks
 from simulator.encoders import pixel_thresholds
-from simulator.lowering import RULES
 from simulator.neurons import LIF, Layer
 from simulator.plastic_kernel import constants
 from simulator.run import Images, Record, has_monitors
 from simulator.streamnet import StreamNet
 from simulator.synapses import OneToOne, Plastic, Sparse, Static, signed
 
-SHALLOW = {"o": ((Plastic,), ("x",))}
+SHALLOW = {"o": ((Plastic,), ("x", "m"))}
 MUSHROOM_BODY = {
     "glom": ((OneToOne, Static), ("x", "lat")),
     "lat": ((Static,), ("x",)),
     "inh": ((Static,), ("glom",)),
     "kc": ((Sparse, Static), ("glom", "inh")),
-    "o": ((Plastic,), ("kc",)),
+    "o": ((Plastic,), ("kc", "m")),
 }
 SIGNS = {"glom": (1, -1), "lat": (1,), "inh": (1,), "kc": (1, -1), "o": (1,)}
 BLOCK = 16  # samples encoded at a time
@@ -34,8 +33,8 @@ def architecture(net: StreamNet) -> str:
     return ""
 
 
-def why_not_fast(net: StreamNet, samples: Images) -> str:
-    """Return why no fast kernel can show these images to a net, or an empty text where one can."""
+def why_not_fast(net: StreamNet) -> str:
+    """Return why no fast kernel can show images to a net, or an empty text where one can."""
     name = architecture(net)
     if not name:
         return "its graph is neither that of shallow nor of mushroom_body"
@@ -53,8 +52,9 @@ def same_architecture(first: StreamNet, other: StreamNet) -> str:
     """Return why two nets cannot share a call of a kernel, or an empty text where they can."""
     if architecture(first) != architecture(other):
         return f"it is {architecture(other)}, the first is {architecture(first)}"
-    sizes = [[layer.neuron.n for layer in net.elements.values()] + list(net.input_sizes) for net in (first, other)]
-    return "" if sizes[0] == sizes[1] else f"its sizes are {sizes[1]}, those of the first {sizes[0]}"
+    own, others = ({name: layer.neuron.n for name, layer in net.elements.items()} for net in (other, first))
+    fits = own == others and other.input_sizes == first.input_sizes
+    return "" if fits else f"its sizes are {other.input_sizes} {own}, those of the first {first.input_sizes} {others}"
 
 
 def run_fast(nets: list[StreamNet], samples: Images, learn: bool, precision: str, kenyon: bool = False) -> list[Record]:
@@ -66,7 +66,7 @@ def run_fast(nets: list[StreamNet], samples: Images, learn: bool, precision: str
     seen = np.zeros((len(nets), total if cells else 1, cells), np.uint8)
     state = _plastic_state(nets, dtype)
     shown, options = _shown(samples), (int(samples.steps), bool(learn), bool(samples.reset))
-    records = np.concatenate([constants(net.elements["o"], _rule(net), dtype) for net in nets])
+    records = np.concatenate([constants(net.elements["o"], dtype) for net in nets])
     if name == "shallow":
         shallow_kernel.run_shallow(records, shown, options, state, (counts, counters), BLOCK)
     else:
@@ -95,13 +95,14 @@ def _hidden_tables(nets: list[StreamNet], dtype) -> tuple[np.ndarray, ...]:
 
 
 def _shape(net: StreamNet) -> dict:
-    """Describe a graph by its layers: {name: (types of its synapses, sources)}, without the modulatory input."""
+    """Describe a graph by its layers: {name: (types of its synapses, sources)}; a rule without m counts as with it."""
     described = {}
     for name, element in net.elements.items():
         if type(element) is not Layer or type(element.neuron) is not LIF:
             return {}
-        sources = [source for source in net.sources[name] if source != "m"]
-        described[name] = (tuple(type(synapse) for synapse in element.synapses), tuple(sources))
+        kinds, sources = tuple(type(synapse) for synapse in element.synapses), tuple(net.sources[name])
+        unmodulated = kinds == (Plastic,) and not element.synapses[0].rule.modulated
+        described[name] = kinds, (*sources, "m") if unmodulated else sources
     return described
 
 
@@ -112,13 +113,11 @@ def _packed(synapse: Sparse) -> np.ndarray:
     return synapse.packed
 
 
-def _rule(net: StreamNet) -> int:
-    return RULES[type(net.elements["o"].synapses[0].rule)]
-
-
 def _why_not_mushroom_body(net: StreamNet) -> str:
     for name in mushroom_kernel.HIDDEN:
         layer = net.elements[name]
+        if name in ("lat", "inh") and layer.neuron.n > 1:
+            return f"{name!r} has {layer.neuron.n} neurons"
         if layer.neuron.refractory:
             return f"the neurons of {name!r} are refractory"
         if any(synapse.filter.keep for synapse in layer.synapses):
@@ -184,6 +183,7 @@ def _write_back(net: StreamNet, state: list[np.ndarray], counters: np.ndarray) -
     layer, plastic = net.elements["o"], net.elements["o"].synapses[0]
     weights, f, t_pre, small = state[:4]
     plastic.weights[...] = weights
+    np.clip(plastic.weights, *plastic.bounds, out=plastic.weights)  # a float32 bound may lie beyond it
     plastic.filter.value[...], plastic.trace_pre[...] = f, t_pre
     for own, values in zip(_small(net), small, strict=True):
         own[...] = values

@@ -34,7 +34,12 @@ class NotLowerable(Exception):
 def flatten(
     net: StreamNet, given: list[Place] | None = None, prefix: str = ""
 ) -> dict[str, tuple[Element, list[Place]]]:
-    """Return {path: (element, its sources)} of all elements that are not nets themselves, at any depth."""
+    """Return {path: (element, its sources)} of all elements that are not nets themselves, at any depth.
+
+    Raises NotLowerable for a net of a class with another `step`.
+    """
+    if type(net).step is not StreamNet.step:
+        raise NotLowerable(f"{prefix or 'the net'} ({type(net).__name__}) has a step of its own")
     given = [("", i) for i in range(len(net.inputs))] if given is None else given
     flat = {}
     for name, element in net.elements.items():
@@ -82,7 +87,7 @@ class Program:
 def lower(net: StreamNet) -> Program:
     """Return the Program of a net in its present state. Raises NotLowerable with the reason."""
     flat = flatten(net)
-    layers = {path: parts for path, parts in flat.items() if isinstance(parts[0], Layer)}
+    layers = {path: parts for path, parts in flat.items() if type(parts[0]) is Layer}  # others may step otherwise
     front = {path: parts for path, parts in flat.items() if path not in layers}
     for path, (element, sources) in front.items():
         if any(source in layers for source, _ in sources):
@@ -185,8 +190,7 @@ class _Tables:
     def _rule(self, synapse: Plastic, mod_source: int) -> dict:
         rule = synapse.rule
         row = {"rule": RULES[type(rule)], "mod_source": mod_source, "low": synapse.bounds[0], "high": synapse.bounds[1]}
-        row["rule_a"] = rule.lr if hasattr(rule, "lr") else rule.a_plus
-        row["rule_b"] = rule.a_minus if hasattr(rule, "a_minus") else getattr(rule, "alpha", 0.0)
+        row["rule_a"], row["rule_b"] = rule_constants(rule)
         for name, decay in (("pre", synapse.pre), ("post", synapse.post), ("mod", synapse.mod)):
             row[f"trace_{name}"] = _append(self.cleared, getattr(synapse, f"trace_{name}"))
             row |= {f"{name}_gain": decay.gain, f"{name}_limit": decay.limit}
@@ -200,6 +204,13 @@ class _Tables:
             raise NotLowerable(f"the net's output {path!r} is not a layer")
         first = self.signal_at[path, port]
         return np.arange(first, first + self.layers[path][0].neuron.n)
+
+
+def rule_constants(rule) -> tuple[float, float]:
+    """Return the two numbers of a rule, as the kernels know them: a_plus and a_minus, or lr and alpha."""
+    if isinstance(rule, STDP | ModulatedSTDP):
+        return rule.a_plus, rule.a_minus
+    return rule.lr, rule.alpha if isinstance(rule, MSE) else 0.0
 
 
 CLEARED = ("value", "late", "trace_pre", "trace_post", "trace_mod", "mod_value")

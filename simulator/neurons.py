@@ -12,24 +12,23 @@ from __future__ import annotations
 
 import numpy as np
 
-from simulator.streamnet import Element
+from simulator.streamnet import Element, whole
 
 
 class LIF:
     """N leaky integrate-and-fire neurons with the reset v = 0.
 
     Args: `n` neurons; `tau` decay time of the potential [steps], above 0; `threshold` above 0; `refractory`: the step
-    after a spike is silent. Raises ValueError naming what is out of range.
+    after a spike is silent. State: `v` and `spikes`, each (N,). Raises ValueError naming what is out of range.
     """
 
     def __init__(self, n: int, tau: float, threshold: float = 1.0, refractory: bool = False):
-        if not tau > 0:
-            raise ValueError(f"tau of LIF must be above 0 steps, not {tau}")
-        if not threshold > 0:
-            raise ValueError(f"threshold of LIF must be above 0, not {threshold}")
-        if n < 1:
-            raise ValueError(f"a LIF layer has at least 1 neuron, not {n}")
-        self.n, self.tau, self.threshold, self.refractory = int(n), float(tau), float(threshold), bool(refractory)
+        if not 0 < tau < np.inf:
+            raise ValueError(f"tau of LIF must be above 0 steps and finite, not {tau}")
+        if not 0 < threshold < np.inf:
+            raise ValueError(f"threshold of LIF must be above 0 and finite, not {threshold}")
+        n = whole("n of LIF", n)
+        self.n, self.tau, self.threshold, self.refractory = n, float(tau), float(threshold), bool(refractory)
         self.reset()
 
     @property
@@ -60,10 +59,13 @@ class Layer(Element):
 
     Without synapses it has one port, the current (N,). A step computes all currents, then the neurons, then traces
     and, where `learn` is on, weights. `counters` = [spikes put out, synaptic operations] since the layer was made: an
-    operation is a spike (any nonzero input) that meets a synapse; see `synapses.py`.
+    operation is a spike (any nonzero input) that meets a synapse; see `synapses.py`. Raises ValueError where a synapse
+    reaches another number of neurons.
     """
 
     def __init__(self, neuron: LIF, synapses: list | tuple = ()):
+        if not isinstance(synapses, list | tuple):
+            raise ValueError(f"synapses of a layer must be a list, not {type(synapses).__name__}")
         for number, synapse in enumerate(synapses):
             if synapse.n_post != neuron.n:
                 raise ValueError(f"synapse {number} reaches {synapse.n_post} neurons, but the layer has {neuron.n}")
@@ -98,6 +100,14 @@ class Layer(Element):
             f"synapse{i}/{key}": array for i, syn in enumerate(self.synapses) for key, array in syn.state().items()
         }
         return {**self.neuron.state(), "counters": self.counters, **inner}
+
+    def fixed(self) -> dict[str, np.ndarray]:
+        """Return the fixed weights or connections of synapse i as "synapse<i>/<array>"."""
+        return {f"synapse{i}/{key}": array for i, syn in enumerate(self.synapses) for key, array in syn.fixed().items()}
+
+    def parts(self) -> list:
+        """Return the layer, its neurons and its synapses."""
+        return [self, self.neuron, *self.synapses]
 
     def _divide(self, inputs) -> list[tuple]:
         """Pair every synapse with the inputs at its ports."""

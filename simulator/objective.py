@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 
@@ -21,7 +20,7 @@ from models.metrics import energy_nj
 from simulator.networks import build
 from simulator.params import StreamnetParams
 from simulator.run import Images, Record, run
-from simulator.streamnet import StreamNet
+from simulator.streamnet import StreamNet, check_fingerprint
 
 PROBED = 20  # samples after which a hopeless net is found out
 SILENT, SATURATED = 0.004, 0.4  # spikes per neuron and step of a hidden layer, outside of which a net is hopeless
@@ -70,14 +69,6 @@ def train_streamnet(
     return metrics, status, model_of(net, seed, train.shape[1], classes), predicted
 
 
-def warm(params: StreamnetParams) -> None:
-    """Compile the kernel of the params' network, or load it from the cache, so that trials need not do it at once."""
-    images, labels = np.zeros((2, 4), np.uint8), np.zeros(2, np.int64)
-    small = replace(params, kenyon_cells=8)
-    for learning in (True, False):
-        run(build(small, 4, 2), Images(images, labels, params.steps), learning, params.precision)
-
-
 def flat_images(data) -> np.ndarray:
     """Return the images of a loaders.Data as uint8 (B, N). Raises ValueError for another kind of data."""
     if data.x.dtype != np.uint8 or data.step_ms is not None or data.x.ndim < 3:
@@ -111,7 +102,11 @@ def probe(net: StreamNet, params: StreamnetParams, images: np.ndarray, labels: n
     """
     before = {name: array.copy() for name, array in net.state().items()}
     run(net, Images(images, labels, params.steps, seed, params.scale, params.reset), True, backend="step")
-    activity = {name: layer.counters[0] / layer.neuron.n for name, layer in net.elements.items() if layer.neuron.n > 1}
+    activity = {
+        name: (layer.counters[0] - before[f"{name}/counters"][0]) / layer.neuron.n
+        for name, layer in net.elements.items()
+        if layer.neuron.n > 1
+    }
     net.load_state(before)
     shown = len(images) * params.steps
     for name, spikes in activity.items():
@@ -130,7 +125,7 @@ def accuracy(net, params, images, labels, seed) -> tuple[float, Record]:
 
 def similarity(net, params, images, labels, seed) -> tuple[float, Record]:
     """Return 1 - the mean l2 distance between inputs and their projections (see above), and the run's record."""
-    record = _evaluate(net, params, images, seed, kenyon=True)
+    record = _evaluate(net, params, images, seed, kenyon=params.network == "mushroom_body")
     x = images if record.kenyon is None else record.kenyon
     projected = record.counts @ net.elements["o"].synapses[0].weights  # (B, E)
     return 1 - float(np.linalg.norm(_unit(x) - _unit(projected), axis=1).mean()) if len(images) else 0.0, record
@@ -139,20 +134,25 @@ def similarity(net, params, images, labels, seed) -> tuple[float, Record]:
 def model_of(net: StreamNet, seed: int, n_inputs: int, n_classes: int) -> dict[str, np.ndarray]:
     """Return copies of all state arrays and what else `rebuild` needs."""
     facts = {"seed": np.array(seed), "n_inputs": np.array(n_inputs), "n_classes": np.array(n_classes)}
+    facts["fingerprint"] = net.fingerprint()
     return facts | {name: array.copy() for name, array in net.state().items()}
 
 
 def rebuild(params: StreamnetParams, model: dict[str, np.ndarray]) -> StreamNet:
-    """Return the net of a saved model. Fixed connections come from the seed, everything learnt from the arrays."""
+    """Return the net of a saved model. Fixed connections come from the seed, everything learnt from the arrays.
+
+    `params` are those that it was trained with; others that make other connections or shapes are a ValueError.
+    """
     state = dict(model)
     seed, n_inputs, n_classes = (int(state.pop(name)) for name in ("seed", "n_inputs", "n_classes"))
     net = build(params, n_inputs, n_classes, seed)
+    check_fingerprint(net, state.pop("fingerprint"))
     net.load_state(state)
     return net
 
 
 def _evaluate(net, params, images, seed, kenyon=False) -> Record:
-    if params.reset is False:
+    if not params.reset:
         net.reset()  # an evaluation does not depend on what was shown before it
     shown = Images(images, None, params.steps, seed, params.scale, params.reset)
     return run(net, shown, False, params.precision, kenyon=kenyon)

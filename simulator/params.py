@@ -16,8 +16,9 @@ streamnet_digits is ours: Table I with larger weights, for 64 pixels instead of 
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+
+from models.params import Range, check
 
 CHOICES = {
     "network": ("shallow", "mushroom_body"),
@@ -25,12 +26,17 @@ CHOICES = {
     "rule": ("mse", "mse_released", "stdp", "modulated_stdp"),
     "precision": ("float32", "float64"),
 }
-AT_LEAST_ONE = ("steps", "kenyon_cells")  # integers
-NOT_NEGATIVE = (
-    "samples", "tau_input", "tau_mod", "scale", "keep_pre", "keep_post", "keep_mod", "lr", "alpha", "a_plus", "a_minus",
-    "init", "w_input_glom", "w_input_lat", "w_lat_glom", "w_glom_inh", "w_inh_kenyon", "w_glom_kenyon",
-)  # fmt: skip
-AT_MOST_ONE = ("trace_pre", "trace_post", "trace_mod", "keep_pre", "keep_post", "keep_mod", "probability", "init")
+COUNT, POSITIVE, NOT_NEGATIVE = Range(1), Range(0, above=True), Range(0)
+FRACTION, SOME_FRACTION = Range(0, 1), Range(0, 1, above=True)
+RANGES = {
+    **dict.fromkeys(("steps", "kenyon_cells"), COUNT),
+    **dict.fromkeys(("tau_out", "tau_glom", "tau_lat", "tau_kenyon", "tau_inh", "w_limit"), POSITIVE),
+    **dict.fromkeys(("trace_pre", "trace_post", "trace_mod", "probability"), SOME_FRACTION),
+    **dict.fromkeys(("keep_pre", "keep_post", "keep_mod", "init"), FRACTION),
+    **dict.fromkeys(("samples", "scale", "tau_input", "tau_mod", "lr", "alpha", "a_plus", "a_minus"), NOT_NEGATIVE),
+    **dict.fromkeys(("w_input_glom", "w_input_lat", "w_lat_glom"), NOT_NEGATIVE),
+    **dict.fromkeys(("w_glom_inh", "w_inh_kenyon", "w_glom_kenyon"), NOT_NEGATIVE),
+}
 
 
 @dataclass(frozen=True)
@@ -77,8 +83,7 @@ class StreamnetParams:
     w_glom_kenyon: float = 0.2  # glomeruli to Kenyon cells
 
     def __post_init__(self):
-        for field in fields(self):
-            self._check(field.name, field.type, getattr(self, field.name))
+        check(self, CHOICES, RANGES)
         if self.task == "unsupervised" and self.rule != "stdp":
             raise ValueError(f"rule must be stdp where task is unsupervised, not {self.rule!r}: it gets no labels")
         if self.task == "supervised" and self.rule == "stdp":
@@ -88,25 +93,3 @@ class StreamnetParams:
         """Return (gain, keep) of the trace "pre", "post" or "mod"."""
         gain, keep = getattr(self, f"trace_{name}"), getattr(self, f"keep_{name}")
         return gain, keep if keep > 0 else 1 - gain
-
-    def _check(self, name: str, kind: str, value) -> None:
-        if kind == "str" and value not in CHOICES[name]:
-            raise ValueError(f"{name} must be one of {', '.join(CHOICES[name])}, not {value!r}")
-        if kind == "bool" and not isinstance(value, bool):
-            raise ValueError(f"{name} must be true or false, not {value!r}")
-        if kind == "int" and (not isinstance(value, int) or isinstance(value, bool)):
-            raise ValueError(f"{name} must be an integer, not {value!r}")
-        if kind == "float" and (isinstance(value, bool | str) or not math.isfinite(value)):
-            raise ValueError(f"{name} must be a finite number, not {value!r}")
-        if kind in ("int", "float"):
-            self._check_range(name, value)
-
-    def _check_range(self, name: str, value: float) -> None:
-        if name in AT_LEAST_ONE and value < 1:
-            raise ValueError(f"{name} must be at least 1, not {value}")
-        if name in NOT_NEGATIVE and value < 0:
-            raise ValueError(f"{name} must be at least 0, not {value}")
-        if name not in (*AT_LEAST_ONE, *NOT_NEGATIVE) and not value > 0:
-            raise ValueError(f"{name} must be above 0, not {value}")
-        if name in AT_MOST_ONE and value > 1:
-            raise ValueError(f"{name} must be at most 1, not {value}")

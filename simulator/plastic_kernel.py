@@ -11,9 +11,10 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from simulator.graph_kernel import MODULATED_STDP, MSE, RELEASED_MSE, STDP  # noqa: F401
+from simulator.lowering import RULES, rule_constants
 from simulator.plasticity import FLUSH
 
-STDP, MODULATED_STDP, MSE, RELEASED_MSE = 0, 1, 2, 3  # as in graph_kernel.py
 FAST = {"reassoc", "contract", "nsz", "arcp", "nnan", "ninf"}  # values are finite, so that the compiler may use vectors
 
 CONSTANTS = (
@@ -29,18 +30,17 @@ def constants_dtype(precision) -> np.dtype:
     return np.dtype([("rule", np.int64)] + [(name, precision) for name in CONSTANTS])
 
 
-def constants(layer, rule_code: int, precision) -> np.ndarray:
+def constants(layer, precision) -> np.ndarray:
     """Return the constants of a layer with one plastic synapse, as an array of one record."""
     neuron, synapse, rule = layer.neuron, layer.synapses[0], layer.synapses[0].rule
-    values = {"rule": rule_code, "decay": neuron.decay, "gain": 1 - neuron.decay, "threshold": neuron.threshold}
+    values = {"rule": RULES[type(rule)], "decay": neuron.decay, "gain": 1 - neuron.decay, "threshold": neuron.threshold}
     values |= {"refractory": neuron.refractory, "keep": synapse.filter.keep, "pass_": 1 - synapse.filter.keep}
     values |= {"mod_keep": synapse.filter_mod.keep, "mod_pass": 1 - synapse.filter_mod.keep}
     for name, decay in (("pre", synapse.pre), ("post", synapse.post), ("mod", synapse.mod)):
         values |= {f"{name}_gain": decay.gain, f"{name}_limit": decay.limit}
         values["mod_trace_keep" if name == "mod" else f"{name}_keep"] = decay.keep
     values |= {"low": synapse.bounds[0], "high": synapse.bounds[1], "flush": FLUSH, "one": 1, "zero": 0}
-    values["rule_a"] = rule.lr if hasattr(rule, "lr") else rule.a_plus
-    values["rule_b"] = rule.a_minus if hasattr(rule, "a_minus") else getattr(rule, "alpha", 0.0)
+    values["rule_a"], values["rule_b"] = rule_constants(rule)
     table = np.zeros(1, dtype=constants_dtype(precision))
     for name, value in values.items():
         table[name] = value

@@ -29,12 +29,12 @@ class Decay:
     limit: float = 10.0  # upper bound
 
     def __post_init__(self):
-        if not self.gain >= 0:
-            raise ValueError(f"gain of a trace must be at least 0, not {self.gain}")
+        if not 0 <= self.gain < np.inf:
+            raise ValueError(f"gain of a trace must be at least 0 and finite, not {self.gain}")
         if not 0 <= self.keep <= 1:
             raise ValueError(f"keep of a trace must be from 0 to 1, not {self.keep}")
-        if not self.limit > 0:
-            raise ValueError(f"limit of a trace must be above 0, not {self.limit}")
+        if not 0 < self.limit < np.inf:
+            raise ValueError(f"limit of a trace must be above 0 and finite, not {self.limit}")
 
     @classmethod
     def of(cls, a: float) -> Decay:
@@ -59,6 +59,9 @@ class STDP:
     a_minus: float = 0.01  # weight lost per unit of postsynaptic trace at a presynaptic spike
     modulated = False
 
+    def __post_init__(self):
+        _check_finite(self)
+
     def factors(self, s, t_o, m, t_m):
         """Return (rows, others), each (P,)."""
         return self.a_plus * s, -self.a_minus * t_o
@@ -71,6 +74,9 @@ class ModulatedSTDP:
     a_plus: float = 0.01
     a_minus: float = 0.01
     modulated = True
+
+    def __post_init__(self):
+        _check_finite(self)
 
     def factors(self, s, t_o, m, t_m):
         """Return (rows, others), each (P,)."""
@@ -85,6 +91,9 @@ class MSE:
     alpha: float = 1.0  # weight of the modulatory trace
     modulated = True
 
+    def __post_init__(self):
+        _check_finite(self)
+
     def factors(self, s, t_o, m, t_m):
         """Return (rows, None)."""
         return self.lr * (self.alpha * t_m - t_o), None
@@ -97,9 +106,18 @@ class ReleasedMSE:
     lr: float = 0.002  # learning rate
     modulated = True
 
+    def __post_init__(self):
+        _check_finite(self)
+
     def factors(self, s, t_o, m, t_m):
         """Return (rows, None)."""
         return self.lr * (m - t_o), None
+
+
+def _check_finite(rule) -> None:
+    for name, value in vars(rule).items():
+        if not np.isfinite(value):
+            raise ValueError(f"{name} of {type(rule).__name__} must be a finite number, not {value}")
 
 
 RULES = (STDP, ModulatedSTDP, MSE, ReleasedMSE)

@@ -4,7 +4,8 @@
     record.counts                       # (B, K) output spikes per sample
     record.backend, record.reason       # "shallow", "mushroom_body", "graph" or "step", and why no faster one
 
-`step()` is the definition; in float64 every backend gives the same spikes, and weights to 1e-12.
+`step()` is the definition; in float64 every backend gives the same spikes, and weights to 1e-12. (Their sums are taken
+in another order: a potential that equals its threshold to the last digit may be rounded to its other side.)
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 
 from simulator.encoders import encode_images
 from simulator.neurons import Layer
-from simulator.streamnet import StreamNet
+from simulator.streamnet import StreamNet, whole
 
 CHUNK = 32  # samples whose spike trains are held at a time
 BACKENDS = ("auto", "step", "graph", "fast")
@@ -64,35 +65,37 @@ def run(
 
     backend: "auto" takes the fastest that knows the graph; "fast" (a kernel for one of the two networks), "graph" and
     "step" insist. Only the fast ones know precision "float32"; `kenyon` asks that of mushroom_body for the spikes of
-    each Kenyon cell. Raises ValueError for samples that do not fit the net,
-    and where the graph has no such backend, with the reason.
+    each Kenyon cell. Raises ValueError for samples that do not fit the net, and where the graph has no such backend,
+    with the reason.
     """
-    _check(net, samples, precision, backend)
-    reason = ""
-    if backend in ("auto", "fast") and isinstance(samples, Images):
-        from simulator.fast import run_fast, why_not_fast
+    samples = _checked(net, samples, precision, backend)
+    reason = _why_not_fast(net, samples, backend, kenyon)
+    if not reason:
+        from simulator.fast import run_fast
 
-        reason = why_not_fast(net, samples)
-        if not reason:
-            return run_fast([net], samples, learn, precision, kenyon)[0]
-    if backend == "fast" or precision == "float32":
-        raise ValueError(f"no {precision} kernel for this net: {reason or 'given spike trains are not images'}")
+        return run_fast([net], samples, learn, precision, kenyon)[0]
+    if backend == "fast" or precision == "float32" or kenyon:
+        asked = "Kenyon cells' spikes" if kenyon else f"fast {precision} kernel"
+        raise ValueError(f"no {asked} for this net: {reason}")
     if backend != "step":
-        reason = why_not_graph(net)
-        if not reason:
-            return _run_chunks(net, samples, learn, _graph_chunk, "graph", "")
+        unknown = why_not_graph(net)
+        if not unknown:
+            return _run_chunks(net, samples, learn, _graph_chunk, "graph", reason)
         if backend == "graph":
-            raise ValueError(f"no compiled kernel for this net: {reason}")
-    return _run_chunks(net, samples, learn, _step_chunk, "step", reason or "asked for")
+            raise ValueError(f"no compiled kernel for this net: {unknown}")
+        reason = unknown
+    return _run_chunks(net, samples, learn, _step_chunk, "step", reason)
 
 
 def run_batch(nets: list[StreamNet], samples: Images, learn: bool = True, precision: str = "float32") -> list[Record]:
     """Show the same images to many nets of one architecture, in one call of its kernel. Raises ValueError as run()."""
-    from simulator.fast import run_fast, same_architecture, why_not_fast
+    from simulator.fast import run_fast, same_architecture
 
     for number, net in enumerate(nets):
-        _check(net, samples, precision, "fast")
-        reason = why_not_fast(net, samples) or same_architecture(nets[0], net)
+        samples = _checked(net, samples, precision, "fast")
+        reason = _why_not_fast(net, samples, "fast") or same_architecture(nets[0], net)
+        if any(net is other for other in nets[:number]):
+            reason = "it is in the batch already"
         if reason:
             raise ValueError(f"net {number} cannot run in this batch: {reason}")
     return run_fast(nets, samples, learn, precision) if nets else []
@@ -124,33 +127,70 @@ def layers(net: StreamNet) -> list[Layer]:
     return found
 
 
-def _check(net: StreamNet, samples: Images | Trains, precision: str, backend: str) -> None:
+def _why_not_fast(net: StreamNet, samples: Images | Trains, backend: str, kenyon: bool = False) -> str:
+    if backend not in ("auto", "fast"):
+        return f"the backend {backend!r} was asked for"
+    if isinstance(samples, Trains):
+        return "given spike trains are not images"
+    from simulator.fast import architecture, why_not_fast
+
+    if kenyon and architecture(net) == "shallow":
+        return "it has no Kenyon cells"
+    return why_not_fast(net)
+
+
+def _checked(net: StreamNet, samples: Images | Trains, precision: str, backend: str) -> Images | Trains:
+    """Return the samples as arrays. Raises ValueError for what does not fit the net."""
     if precision not in ("float32", "float64"):
         raise ValueError(f"precision must be float32 or float64, not {precision!r}")
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, not {backend!r}")
+    if not isinstance(samples, Images | Trains):
+        raise ValueError(f"samples must be Images or Trains, not {type(samples).__name__}")
     net.check_connected()
     if not net.exposed:
         raise ValueError("the net exposes no output")
-    if isinstance(samples, Trains):
-        shapes = [array.shape for array in samples.inputs]
-        fits = [len(shape) == 3 and shape[:2] == shapes[0][:2] for shape in shapes]
-        if not all(fits) or [shape[2] for shape in shapes] != list(net.input_sizes):
-            raise ValueError(f"the net's inputs have sizes {net.input_sizes}; the trains have shapes {shapes}")
-        return
-    images, labels = samples.images, samples.labels
+    if not net.inputs:
+        raise ValueError("samples are shown to a net's inputs, and this one has none: use step()")
+    return _checked_trains(net, samples) if isinstance(samples, Trains) else _checked_images(net, samples)
+
+
+def _checked_trains(net: StreamNet, samples: Trains) -> Trains:
+    arrays = tuple(np.asarray(array) for array in samples.inputs)
+    shapes = [array.shape for array in arrays]
+    fits = [len(shape) == 3 and shape[:2] == shapes[0][:2] and shape[1] > 0 for shape in shapes]
+    if not all(fits) or [shape[2] for shape in shapes] != list(net.input_sizes):
+        raise ValueError(
+            f"trains must be (samples, steps, size) for the inputs' sizes {net.input_sizes}; they have shapes {shapes}"
+        )
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise ValueError("trains must be finite numbers")
+    return samples._replace(inputs=arrays)
+
+
+def _checked_images(net: StreamNet, samples: Images) -> Images:
+    images, labels = np.asarray(samples.images), samples.labels
     if images.ndim != 2 or images.dtype != np.uint8 or images.shape[1] != net.input_sizes[0]:
         raise ValueError(f"images must be uint8 (B, {net.input_sizes[0]}), not {images.dtype} {images.shape}")
     if len(net.inputs) > 2:
         raise ValueError(f"images go to nets with one or two inputs, not {len(net.inputs)}")
-    if labels is not None and (len(labels) != len(images) or (len(net.inputs) == 2 and _beyond(labels, net))):
-        raise ValueError(f"labels must be {len(images)} numbers from 0 to {net.input_sizes[-1] - 1}")
-    if samples.steps < 1:
-        raise ValueError(f"steps must be at least 1, not {samples.steps}")
+    if labels is not None:
+        labels = np.asarray(labels)
+        fits = labels.shape == (len(images),) and labels.dtype.kind in "iu"
+        if not fits or (len(net.inputs) == 2 and not ((labels >= 0) & (labels < net.input_sizes[1])).all()):
+            classes = f" from 0 to {net.input_sizes[1] - 1}" if len(net.inputs) == 2 else ""
+            raise ValueError(f"labels must be {len(images)} whole numbers{classes}, not {_shown(labels)}")
+    if not 0 <= samples.scale < np.inf:
+        raise ValueError(f"scale must be at least 0 and finite, not {samples.scale}")
+    numbers = {"steps": whole("steps", samples.steps), "first": whole("first", samples.first, 0)}
+    numbers["seed"] = whole("seed", samples.seed, 0) % 2**64  # as in encoders.step_key
+    return samples._replace(images=images, labels=labels, **numbers)
 
 
-def _beyond(labels: np.ndarray, net: StreamNet) -> bool:
-    return len(labels) > 0 and not 0 <= labels.min() <= labels.max() < net.input_sizes[1]
+def _shown(labels: np.ndarray) -> str:
+    if labels.size and labels.dtype.kind in "iu":
+        return f"{labels.shape} from {labels.min()} to {labels.max()}"
+    return f"{labels.dtype} {labels.shape}"
 
 
 def _run_chunks(net: StreamNet, samples: Images | Trains, learn: bool, run_chunk, backend: str, reason: str) -> Record:
@@ -203,7 +243,7 @@ def _graph_chunk(net: StreamNet, trains: tuple[np.ndarray, ...], reset: bool, le
     samples, steps = trains[0].shape[:2]
     program = lower(net)
     given = np.concatenate([train.reshape(samples * steps, -1) for train in trains], axis=1).astype(float)
-    given = np.ascontiguousarray(np.concatenate([given, _step_front(program, given, steps, reset)], axis=1))
+    given = np.ascontiguousarray(np.concatenate([given, _step_front(program, given, steps, reset, learn)], axis=1))
     out = np.zeros((samples * steps, len(program.shown)))
     tables = (program.layers, program.synapses, program.pool, program.rest, program.signals, program.whole)
     run_graph(given, steps, reset, learn, *tables, program.counters, program.shown, out)
@@ -213,7 +253,7 @@ def _graph_chunk(net: StreamNet, trains: tuple[np.ndarray, ...], reset: bool, le
     return tuple(np.split(out.reshape(samples, steps, -1), ends, axis=2))
 
 
-def _step_front(program, given: np.ndarray, steps: int, reset: bool) -> np.ndarray:
+def _step_front(program, given: np.ndarray, steps: int, reset: bool, learn: bool) -> np.ndarray:
     """Step the elements that the kernel does not know; return what each put out in the step before (T, signals)."""
     columns = []
     places = np.cumsum([0, *program.input_sizes])
@@ -226,5 +266,5 @@ def _step_front(program, given: np.ndarray, steps: int, reset: bool) -> np.ndarr
         inputs = {("", i): row[places[i] : places[i + 1]] for i in range(len(places) - 1)}
         inputs |= {(path, k): out for path, (e, _) in program.front.items() for k, out in enumerate(e.outputs)}
         for element, sources in program.front.values():
-            element.step(*(inputs[source] for source in sources))
+            element.step(*(inputs[source] for source in sources), learn=learn)
     return np.array(columns).reshape(len(given), -1)

@@ -13,8 +13,11 @@ part of another one. Source of the semantics: "AutoML for neuromorphic computing
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
+from numbers import Integral
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -28,10 +31,8 @@ class Element:
     """
 
     def __init__(self, input_sizes: tuple[int, ...], output_sizes: tuple[int, ...]):
-        self.input_sizes = tuple(int(size) for size in input_sizes)
-        self.output_sizes = tuple(int(size) for size in output_sizes)
-        if any(size < 1 for size in (*self.input_sizes, *self.output_sizes)):
-            raise ValueError(f"port sizes must be at least 1, not {self.input_sizes} and {self.output_sizes}")
+        self.input_sizes = tuple(whole("the size of an input port", size) for size in input_sizes)
+        self.output_sizes = tuple(whole("the size of an output port", size) for size in output_sizes)
         self.clear_outputs()
 
     def clear_outputs(self) -> None:
@@ -39,7 +40,10 @@ class Element:
         self.outputs = tuple(np.zeros(size) for size in self.output_sizes)
 
     def step(self, *inputs: np.ndarray, learn: bool = True) -> tuple[np.ndarray, ...]:
-        """Advance by one step: take a vector per input port, set and return `outputs`."""
+        """Advance by one step: take a vector per input port, set and return `outputs`.
+
+        They are new arrays, and the inputs are left as they are: other elements may still have to read both.
+        """
         raise NotImplementedError
 
     def reset(self) -> None:
@@ -49,6 +53,14 @@ class Element:
     def state(self) -> dict[str, np.ndarray]:
         """Return all arrays that a step changes, by name; they are the live arrays, not copies."""
         return {f"output{port}": array for port, array in enumerate(self.outputs)}
+
+    def fixed(self) -> dict[str, np.ndarray]:
+        """Return, by name, the arrays that no step changes, such as the weights of static synapses."""
+        return {}
+
+    def parts(self) -> list:
+        """Return the element and all objects with a state in it: none of them can be a part of two elements."""
+        return [self]
 
     def load_state(self, saved: dict[str, np.ndarray]) -> None:
         """Set every array of `state()` from `saved`. Raises ValueError naming keys or shapes that do not fit."""
@@ -77,7 +89,7 @@ class Function(Element):
 
     def step(self, *inputs, learn=True):
         """Call the function. Raises ValueError where it returns other numbers or sizes of vectors than announced."""
-        returned = self.function(*inputs)
+        returned = self.function(*(value.copy() for value in inputs))  # it may write into them
         returned = returned if isinstance(returned, tuple) else (returned,)
         outputs = tuple(np.array(value, dtype=float) for value in returned)
         if tuple(value.shape for value in outputs) != tuple((size,) for size in self.output_sizes):
@@ -91,11 +103,13 @@ class Monitor:
     """Records a copy of one array of the state after every `every`-th step: spikes, potentials, traces or weights."""
 
     def __init__(self, path: str, every: int = 1):
-        self.path, self.every = path, every
+        self.path, self.every = path, whole("every", every)
         self.values: list[np.ndarray] = []
 
     def record(self, state: dict[str, np.ndarray], step: int) -> None:
-        """Take a copy where `step`, counted from 1, is a multiple of `every`."""
+        """Take a copy where `step`, counted from 1, is a multiple of `every`. ValueError where a swap removed it."""
+        if self.path not in state:
+            raise ValueError(f"the monitored {self.path!r} is gone, its element was swapped; left: {', '.join(state)}")
         if step % self.every == 0:
             self.values.append(state[self.path].copy())
 
@@ -108,15 +122,27 @@ class StreamNet(Element):
     """A graph of elements; see the module's docstring. What does not fit is a ValueError when it is connected."""
 
     def __init__(self, inputs: dict[str, int]):
+        if not isinstance(inputs, dict):
+            raise ValueError(f"inputs must be {{name: size}}, not {inputs!r}")
         for name in inputs:
             _check_name(name)
-        super().__init__(tuple(inputs.values()), ())
         self.inputs = tuple(inputs)
         self.elements: dict[str, Element] = {}
         self.sources: dict[str, list[Source | None]] = {}  # one per input port of an element
         self.exposed: list[tuple[str, int]] = []
         self.monitors: list[Monitor] = []
         self.steps = 0
+        super().__init__(tuple(inputs.values()), ())
+
+    @property
+    def outputs(self) -> tuple[np.ndarray, ...]:
+        """What the exposed elements put out in the last step, one vector per output port."""
+        return tuple(self.elements[name].outputs[output] for name, output in self.exposed)
+
+    def clear_outputs(self) -> None:
+        """Set the outputs of all elements to zero."""
+        for element in self.elements.values():
+            element.clear_outputs()
 
     def add(self, name: str, element: Element, *sources: Source) -> Element:
         """Add `element` as `name` and connect `sources` to its input ports, in order. Returns the element."""
@@ -149,7 +175,7 @@ class StreamNet(Element):
             raise ValueError(
                 f"{source!r} puts out {size} values, but port {port} of {target!r} takes {element.input_sizes[port]}"
             )
-        self.sources[target][port] = source
+        self.sources[target][port] = source if isinstance(source, str) else _port(source)
 
     def expose(self, name: str, output: int = 0) -> None:
         """Make an output port of the element `name` the net's next output port."""
@@ -157,25 +183,21 @@ class StreamNet(Element):
         size = self._size((name, output))
         self.exposed.append((name, output))
         self.output_sizes = (*self.output_sizes, size)
-        self._collect()
 
     def swap(self, name: str, element: Element) -> Element:
         """Put `element` in the place of another with the same ports. Returns the old one."""
         old = self._element(name)
-        self._check_element(name, element)
+        self._check_element(name, element, instead_of=old)
         ports, others = (old.input_sizes, old.output_sizes), (element.input_sizes, element.output_sizes)
         if ports != others:
             raise ValueError(f"{name!r} has input and output ports of sizes {ports}; the other element has {others}")
         self.elements[name] = element
-        self._collect()
         return old
 
     def monitor(self, path: str, every: int = 1) -> Monitor:
         """Record the array `path` of `state()` (such as "o/v" or "o/synapse0/weights") while stepping."""
         if path not in self.state():
             raise ValueError(f"nothing is called {path!r}; choose from: {', '.join(self.state())}")
-        if every < 1:
-            raise ValueError(f"every must be at least 1 step, not {every}")
         self.monitors.append(Monitor(path, every))
         return self.monitors[-1]
 
@@ -185,7 +207,6 @@ class StreamNet(Element):
         gathered = {name: [self._read(source, given) for source in self.sources[name]] for name in self.elements}
         for name, element in self.elements.items():
             element.step(*gathered[name], learn=learn)
-        self._collect()
         self.steps += 1
         for monitor in self.monitors:
             monitor.record(self.state(), self.steps)
@@ -195,36 +216,61 @@ class StreamNet(Element):
         """Reset every element, outputs included."""
         for element in self.elements.values():
             element.reset()
-        self._collect()
 
     def state(self) -> dict[str, np.ndarray]:
         """Return the live arrays of all elements by "element/array"; those of nested nets by "net/element/array"."""
         return {f"{name}/{key}": a for name, element in self.elements.items() for key, a in element.state().items()}
 
+    def fixed(self) -> dict[str, np.ndarray]:
+        """Return what no step changes of all elements, named as in `state`."""
+        return {f"{name}/{key}": a for name, element in self.elements.items() for key, a in element.fixed().items()}
+
+    def fingerprint(self) -> np.ndarray:
+        """Return a checksum () of `fixed`: a state belongs to a net with the same fixed weights and connections."""
+        checksum = 0
+        for name, array in self.fixed().items():
+            checksum = zlib.crc32(np.ascontiguousarray(array).tobytes(), zlib.crc32(name.encode(), checksum))
+        return np.array(checksum, dtype=np.uint32)
+
+    def parts(self) -> list:
+        """Return the net, its elements and what is in them, at any depth."""
+        return [self] + [part for element in self.elements.values() for part in element.parts()]
+
     def save(self, path: Path | str) -> None:
-        """Write the state to an .npz file."""
-        np.savez(path, **self.state())
+        """Write the state to an .npz file at exactly this path. What is fixed is not in it, but its fingerprint is."""
+        with open(path, "wb") as file:  # np.savez would put .npz behind another name
+            np.savez(file, fingerprint=self.fingerprint(), **self.state())
 
     def restore(self, path: Path | str) -> None:
-        """Read the state from an .npz file. Raises ValueError where it is that of another net."""
-        with np.load(path) as saved:
-            self.load_state(dict(saved))
+        """Read the state from a file that `save` wrote. Raises ValueError where it is none, or that of another net."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                saved = dict(file)
+        except (ValueError, TypeError, EOFError, BadZipFile, zlib.error) as error:
+            raise ValueError(f"{path} is not a saved state ({type(error).__name__})") from None
+        check_fingerprint(self, saved.pop("fingerprint", None))
+        self.load_state(saved)
 
     def after_run(self, steps: int) -> None:
-        """Collect the outputs again after a kernel has changed the elements' state by so many steps."""
+        """Count the steps by which a kernel has moved the elements on."""
         for element in self.elements.values():
             if isinstance(element, StreamNet):
                 element.after_run(steps)
-        self._collect()
         self.steps += steps
 
-    def check_connected(self) -> None:
-        """Raise ValueError where an input port has no source."""
+    def check_connected(self, prefix: str = "") -> None:
+        """Raise ValueError where an input port has no source, here or in a net within."""
         open_ports = [
-            f"{port} of {name!r}" for name, all_ in self.sources.items() for port, s in enumerate(all_) if s is None
+            f"{port} of {prefix + name!r}"
+            for name, all_ in self.sources.items()
+            for port, source in enumerate(all_)
+            if source is None
         ]
         if open_ports:
             raise ValueError(f"no source is connected to port {', '.join(open_ports)}")
+        for name, element in self.elements.items():
+            if isinstance(element, StreamNet):
+                element.check_connected(f"{prefix}{name}/")
 
     def _given(self, inputs) -> dict[str, np.ndarray]:
         self.check_connected()
@@ -242,9 +288,6 @@ class StreamNet(Element):
         name, output = _port(source)
         return self.elements[name].outputs[output]
 
-    def _collect(self) -> None:
-        self.outputs = tuple(self.elements[name].outputs[output] for name, output in self.exposed)
-
     def _size(self, source: Source) -> int:
         if source in self.inputs:
             return self.input_sizes[self.inputs.index(source)]
@@ -261,26 +304,40 @@ class StreamNet(Element):
             raise ValueError(f"unknown element {name!r}; elements: {', '.join(self.elements) or 'none'}")
         return self.elements[name]
 
-    def _check_element(self, name: str, element: Element) -> None:
+    def _check_element(self, name: str, element: Element, instead_of: Element | None = None) -> None:
         if not isinstance(element, Element):
             raise ValueError(f"{name!r} must be an Element, not {type(element).__name__}; wrap a callable in Function")
-        if element is self or self in _inside(element):
-            raise ValueError(f"{name!r} cannot be added: a net cannot be a part of itself")
-        if any(element is other for other in self.elements.values()):
-            raise ValueError(f"{name!r} is already in this net under another name; add a copy with its own state")
+        seen = {id(part) for other in self.elements.values() if other is not instead_of for part in other.parts()}
+        for part in element.parts():
+            if part is self:
+                raise ValueError(f"{name!r} cannot be added: a net cannot be a part of itself")
+            if id(part) in seen:
+                raise ValueError(f"{name!r} shares its {type(part).__name__} with an element here: give it a copy")
+            seen.add(id(part))
 
     def _names(self) -> str:
         return ", ".join([*self.inputs, *self.elements]) or "none"
 
 
+def check_fingerprint(net: StreamNet, saved: np.ndarray | None) -> None:
+    """Raise ValueError where a saved state's fingerprint is not the net's."""
+    if saved is None or not np.array_equal(saved, net.fingerprint()):
+        raise ValueError("the saved state is of another net, with other fixed weights or connections: build it alike")
+
+
+def whole(name: str, value: int, least: int = 1) -> int:
+    """Return `value` as an int. Raises ValueError, by `name`, for what is not a whole number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
+    return int(value)
+
+
 def _port(source: Source) -> tuple[str, int]:
-    return (source, 0) if isinstance(source, str) else tuple(source)
-
-
-def _inside(element: Element) -> list[Element]:
-    """All elements within a net, at any depth."""
-    parts = list(element.elements.values()) if isinstance(element, StreamNet) else []
-    return parts + [inner for part in parts for inner in _inside(part)]
+    if isinstance(source, str):
+        return source, 0
+    if not isinstance(source, tuple | list) or len(source) != 2 or not isinstance(source[0], str):
+        raise ValueError(f"a source is a name or (name, number of its output port), not {source!r}")
+    return source[0], whole("the number of an output port", source[1], 0)
 
 
 def _check_name(name: str) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from simulator.plasticity import RULES, Decay, flushed
+from simulator.streamnet import whole
 
 SIGNS = ("hybrid", "excitatory", "inhibitory")
 
@@ -21,11 +22,9 @@ class Filter:
     """Low-pass (`tau` above 0 [steps]) or pass-through (`tau` 0) of N channels, `delay` whole steps late."""
 
     def __init__(self, n: int, tau: float = 0.0, delay: int = 0):
-        if not tau >= 0:
-            raise ValueError(f"tau of a filter must be at least 0 steps (0 passes through), not {tau}")
-        if delay < 0 or delay != int(delay):
-            raise ValueError(f"delay of a filter must be a whole number of steps, at least 0, not {delay}")
-        self.n, self.tau, self.delay = int(n), float(tau), int(delay)
+        if not 0 <= tau < np.inf:
+            raise ValueError(f"tau of a filter must be at least 0 steps (0 passes through) and finite, not {tau}")
+        self.n, self.tau, self.delay = n, float(tau), whole("delay of a filter [steps]", delay, 0)
         self.keep = float(np.exp(-1 / tau)) if tau > 0 else 0.0
         self.reset()
 
@@ -82,6 +81,10 @@ class Static:
         """Return the filter's arrays."""
         return {f"filter_{key}": array for key, array in self.filter.state().items()}
 
+    def fixed(self) -> dict[str, np.ndarray]:
+        """Return what no step changes: the weights."""
+        return {"weights": self.weights}
+
 
 class OneToOne(Static):
     """Input n reaches neuron n only, with weight `weights[n]`."""
@@ -119,9 +122,11 @@ class Sparse(Static):
         if not 0 <= probability <= 1:
             raise ValueError(f"the connection probability must be from 0 to 1, not {probability}")
         check_sign(sign, np.array([weight]))
-        self.n_pre, self.n_post, self.weight, self.sign = int(n_pre), int(n_post), float(weight), sign
+        self.n_pre, self.n_post = whole("n_pre of Sparse", n_pre), whole("n_post of Sparse", n_post)
+        self.weight, self.sign = float(weight), sign
         self.probability = float(probability)
         self.mask = np.random.default_rng(seed).random((self.n_pre, self.n_post), dtype=np.float32) < probability
+        self.mask.flags.writeable = False  # what follows from it is made once
         self.input_sizes = (self.n_pre,)
         self.filter = Filter(self.n_pre, tau, delay)
         self.fan_out = self.mask.sum(axis=1) * int(weight != 0)
@@ -135,6 +140,10 @@ class Sparse(Static):
             total[self._targets[channel]] += f[channel]
         return (signed(self.sign) * self.weight) * total
 
+    def fixed(self) -> dict[str, np.ndarray]:
+        """Return what no step changes: the connections, packed to bits, and their weight."""
+        return {"mask": np.packbits(self.mask), "weight": np.array(self.weight)}
+
 
 class Plastic(Static):
     """All-to-all synapses that learn. Modulated rules have a second port: the modulatory input m, one per neuron.
@@ -142,7 +151,8 @@ class Plastic(Static):
     Args: `weights` (P, E) at the beginning, within `bounds`; `rule` of plasticity.py; `pre`, `post` and `mod` the
     traces of input, output and modulatory input; `bounds` (low, high), by default -1 to 1 for hybrid and 0 to 1 for
     other synapses; `tau`, `delay` the filter of the input; `tau_mod` the low-pass of the modulatory input [steps]. The
-    presynaptic trace follows the unfiltered input, the modulatory trace the filtered one.
+    presynaptic trace follows the unfiltered input, the modulatory trace the filtered one. Raises ValueError naming what
+    does not fit.
     """
 
     def __init__(
@@ -162,6 +172,9 @@ class Plastic(Static):
         if not isinstance(rule, RULES):
             names = ", ".join(known.__name__ for known in RULES)
             raise ValueError(f"rule must be one of {names}, not {rule!r}")
+        for name, trace in (("pre", pre), ("post", post), ("mod", mod)):
+            if not isinstance(trace, Decay):
+                raise ValueError(f"{name} must be a trace such as Decay.of(0.3), not {trace!r}")
         self.rule, self.pre, self.post, self.mod = rule, pre, post, mod
         self.bounds = check_bounds(bounds, sign, self.weights)
         self.fan_out = np.full(self.n_pre, self.n_post)
@@ -202,6 +215,10 @@ class Plastic(Static):
             arrays |= {"trace_mod": self.trace_mod, "filter_mod_value": self.filter_mod.value}
         return arrays | super().state()
 
+    def fixed(self):
+        """Return nothing: its weights are state."""
+        return {}
+
     def _clear_traces(self) -> None:
         self.trace_pre = np.zeros(self.n_pre)
         self.trace_post = np.zeros(self.n_post)
@@ -227,9 +244,10 @@ def check_sign(sign: str, weights: np.ndarray) -> None:
 
 def check_bounds(bounds: tuple[float, float] | None, sign: str, weights: np.ndarray) -> tuple[float, float]:
     """Return the bounds of plastic weights, or the sign's own. Raises ValueError where weights are outside them."""
-    low, high = bounds if bounds is not None else (-1.0 if sign == "hybrid" else 0.0, 1.0)
-    if not low < high:
-        raise ValueError(f"bounds must be (low, high) with low < high, not ({low}, {high})")
+    bounds = bounds if bounds is not None else (-1.0 if sign == "hybrid" else 0.0, 1.0)
+    if np.shape(bounds) != (2,) or not -np.inf < bounds[0] < bounds[1] < np.inf:
+        raise ValueError(f"bounds must be finite numbers (low, high) with low < high, not {bounds}")
+    low, high = bounds
     if sign != "hybrid" and low < 0:
         raise ValueError(f"bounds of {sign} synapses must be at least 0, not {low}")
     if weights.min() < low or weights.max() > high:

@@ -158,12 +158,102 @@ def test_what_does_not_fit_is_named(build, message):
         build()
 
 
+@pytest.mark.parametrize(
+    "build, message",
+    [
+        (lambda: StreamNet(["x"]), r"inputs must be \{name: size\}, not \['x'\]"),
+        (lambda: StreamNet({"x": 2.5}), "size of an input port must be a whole number of at least 1, not 2.5"),
+        (lambda: connected(None), "a source is a name or .*, not None"),
+        (lambda: connected(("x", 0, 1)), r"a source is a name or .*, not \('x', 0, 1\)"),
+        (lambda: connected("x", ("o", 0.5)), "number of an output port must be a whole number"),
+        (lambda: small_net().monitor("o/v", every=0), "every must be a whole number of at least 1, not 0"),
+        (lambda: Layer(LIF(3, 1.0), OneToOne(np.ones(3))), "synapses of a layer must be a list, not OneToOne"),
+        (lambda: LIF(2.5, 1.0), "n of LIF must be a whole number of at least 1, not 2.5"),
+        (lambda: LIF(2, np.inf), "tau of LIF must be above 0 steps and finite, not inf"),
+        (lambda: MSE(lr=np.nan), "lr of MSE must be a finite number, not nan"),
+        (lambda: Decay(limit=np.inf), "limit of a trace must be above 0 and finite, not inf"),
+        (lambda: Plastic(np.ones((2, 3)), STDP(), pre=0.5), r"pre must be a trace such as Decay.of\(0.3\), not 0.5"),
+        (lambda: Plastic(np.ones((2, 3)), STDP(), bounds=1.0), r"bounds must be finite numbers \(low, high\).*not 1.0"),
+        (lambda: Plastic(np.ones((2, 3)), STDP(), bounds=(0, np.inf)), "bounds must be finite numbers"),
+        (lambda: Sparse(0, 3, 0.5, 1.0), "n_pre of Sparse must be a whole number of at least 1, not 0"),
+        (lambda: Poisson(2, rates=np.array([0.1, np.nan])), "rates must be at least 0 and finite"),
+        (lambda: Poisson(2, seed=-1), "seed of Poisson must be a whole number of at least 0, not -1"),
+    ],
+)
+def test_wrong_values_are_named(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+def one_layer(neuron=None, synapse=None):
+    return Layer(neuron or LIF(3, 2.0, 0.1), [synapse or OneToOne(np.ones(3))])
+
+
+def test_elements_share_no_neurons_synapses_or_nested_layers():
+    neuron, synapse, layer = LIF(3, 2.0), OneToOne(np.ones(3)), one_layer()
+    net, inner = StreamNet({"x": 3}), StreamNet({"x": 3})
+    inner.add("layer", layer, "x")
+    net.add("inner", inner, "x")
+    net.add("a", one_layer(neuron, synapse), "x")
+    for element, kind in (
+        (one_layer(neuron), "LIF"),
+        (one_layer(synapse=synapse), "OneToOne"),
+        (layer, "Layer"),
+        (Layer(LIF(3, 2.0), [twice := OneToOne(np.ones(3)), twice]), "OneToOne"),
+    ):
+        with pytest.raises(ValueError, match=f"'b' shares its {kind} with an element here"):
+            net.add("b", element)
+    net.swap("a", one_layer(neuron, synapse))  # in their own place they may stay
+    assert list(net.elements) == ["inner", "a"]
+
+
+def test_unconnected_port_of_a_nested_net_is_named_by_its_path():
+    outer, inner = StreamNet({"x": 3, "m": 2}), StreamNet({"x": 3})
+    inner.add("o", small_layer(), "x")
+    inner.expose("o")
+    outer.add("inner", inner, "x")
+    outer.expose("inner")
+    with pytest.raises(ValueError, match="no source is connected to port 1 of 'inner/o'"):
+        outer.step(np.ones(3), np.ones(2))
+
+
+def test_swap_within_a_nested_net_shows_outside_at_once():
+    outer = small_nested()
+    for _ in range(5):
+        outer.step([1, 1, 0], [1, 0])
+    assert outer.outputs[0].any()
+    outer.elements["net"].swap("o", small_layer())
+    assert not outer.outputs[0].any()  # the new layer has put out nothing yet
+
+
+def test_monitored_array_that_a_swap_removed_is_named():
+    net = small_net()
+    net.monitor("o/v")
+    net.swap("o", Function(lambda x, m: m, (3, 2), (2,)))
+    with pytest.raises(ValueError, match="the monitored 'o/v' is gone.*left: o/output0"):
+        net.step([1, 1, 1], [1, 0])
+
+
+def test_function_may_write_into_its_inputs():
+    def double(v):
+        v *= 2
+        return v
+
+    net = StreamNet({"x": 1})
+    net.add("one", Sequence([[1.0]]))
+    net.add("double", Function(double, (1,), (1,)), ["one", 0])  # a source from JSON is a list
+    net.add("other", Function(lambda v: v, (1,), (1,)), "one")
+    net.expose("double")
+    net.expose("other")
+    assert [[float(v[0]) for v in net.step([0])] for _ in range(2)] == [[0, 0], [2, 1]]
+
+
 def test_a_net_cannot_hold_itself_or_an_element_twice():
     net, layer = StreamNet({"x": 3, "m": 2}), small_layer()
     outer = StreamNet({})
     outer.add("net", net)
     net.add("o", layer)
-    for element, message in ((net, "part of itself"), (outer, "part of itself"), (layer, "under another name")):
+    for element, message in ((net, "part of itself"), (outer, "part of itself"), (layer, "shares its Layer")):
         with pytest.raises(ValueError, match=message):
             net.add("again", element)
     assert list(net.elements) == ["o"]
@@ -197,6 +287,27 @@ def test_saved_state_continues_exactly(tmp_path):
     np.testing.assert_array_equal([net.step([0, 1, 1], [0, 1])[0] for _ in range(6)], expected)
     with pytest.raises(ValueError, match="another net.*net/o/v"):
         small_net().restore(tmp_path / "state.npz")
+
+
+def sparse_net(seed):
+    net = StreamNet({"x": 20})
+    net.add("o", Layer(LIF(20, 2.0, 0.1), [Sparse(20, 20, 0.3, 1.0, seed)]), "x")
+    net.expose("o")
+    return net
+
+
+def test_state_of_other_connections_and_broken_files_are_refused(tmp_path):
+    sparse_net(0).save(tmp_path / "state")  # exactly this name
+    sparse_net(0).restore(tmp_path / "state")
+    with pytest.raises(ValueError, match="another net, with other fixed weights or connections"):
+        sparse_net(1).restore(tmp_path / "state")
+    for content in (b"", b"nothing of the kind", (tmp_path / "state").read_bytes()[:300]):
+        (tmp_path / "broken").write_bytes(content)
+        with pytest.raises(ValueError, match="broken is not a saved state"):
+            sparse_net(0).restore(tmp_path / "broken")
+    np.savez(tmp_path / "pickle.npz", a=np.array([{}], dtype=object))
+    with pytest.raises(ValueError, match="is not a saved state"):
+        sparse_net(0).restore(tmp_path / "pickle.npz")
 
 
 def test_counters_by_hand():

@@ -12,7 +12,7 @@ from simulator.neurons import LIF, Layer
 from simulator.params import StreamnetParams
 from simulator.plasticity import MSE, STDP, Decay, ModulatedSTDP, ReleasedMSE
 from simulator.run import Images, Trains, run, run_batch
-from simulator.streamnet import Function, StreamNet
+from simulator.streamnet import Element, Function, StreamNet
 from simulator.synapses import OneToOne, Plastic, Sparse, Static
 
 RULES = (STDP(0.05, 0.03), ModulatedSTDP(0.05, 0.03), MSE(0.03, 1.7), ReleasedMSE(0.03))
@@ -209,20 +209,138 @@ def test_which_path_ran_and_why():
     assert record.backend == "step" and "'f' (Function) depends on a layer" in record.reason
 
 
+def no_inputs():
+    net = StreamNet({})
+    net.add("clock", Periodic(2, rates=np.ones(2)))
+    net.expose("clock")
+    return net
+
+
+class Counting(Element):
+    """Passes on what it gets and counts the steps in which it may learn."""
+
+    def __init__(self):
+        super().__init__((3,), (3,))
+        self.learnt = np.zeros(1)
+
+    def step(self, x, learn=True):
+        self.learnt += learn
+        self.outputs = (x.copy(),)
+        return self.outputs
+
+    def state(self):
+        return super().state() | {"learnt": self.learnt}
+
+
+class Restless(Layer):
+    """A layer that spikes whatever it gets."""
+
+    def step(self, *inputs, learn=True):
+        self.outputs = (np.ones(3),)
+        return self.outputs
+
+
+class Doubled(StreamNet):
+    """A net that moves twice in a step."""
+
+    def step(self, *inputs, learn=True):
+        super().step(*inputs, learn=learn)
+        return super().step(*inputs, learn=learn)
+
+
+def before_a_layer(element):
+    net = StreamNet({"x": 3})
+    net.add("own", element, "x")
+    net.add("o", Layer(LIF(3, 2.0, 0.1), [OneToOne(np.ones(3))]), "own")
+    net.expose("o")
+    return net
+
+
+def doubled():
+    net = Doubled({"x": 3})
+    net.add("l", Layer(LIF(3, 2.0, 0.5), [OneToOne(np.full(3, 0.8))]), "x")
+    net.expose("l")
+    return net
+
+
+@pytest.mark.parametrize("make", [Counting, lambda: Restless(LIF(3, 2.0), [OneToOne(np.ones(3))]), doubled])
+@pytest.mark.parametrize("learn", [True, False])
+def test_elements_of_a_users_own_class_run_as_they_step(make, learn):
+    nets = [before_a_layer(make()), before_a_layer(make())]
+    samples = Trains((np.ones((2, 4, 3)),))
+    records = [run(net, samples, learn, backend=backend) for net, backend in zip(nets, ("auto", "step"), strict=True)]
+    np.testing.assert_array_equal(records[0].outputs[0], records[1].outputs[0])
+    assert records[1].counts.any()
+    assert_equal_states(*nets)
+
+
+def crossed():
+    """The shallow net with its inputs the other way round."""
+    net = StreamNet({"x": 3, "m": 3})
+    net.add("o", Layer(LIF(3, 2.0, 0.1), [Plastic(np.full((3, 3), 0.3), MSE(0.05))]), "m", "x")
+    net.expose("o")
+    return net
+
+
+def three_lateral_neurons():
+    net = StreamNet({"x": 3, "m": 3})
+    glom = [OneToOne(np.full(3, 5.0), "excitatory"), Static(np.full((3, 3), 0.8), "inhibitory")]
+    net.add("glom", Layer(LIF(3, 2.0), glom), "x")
+    net.add("lat", Layer(LIF(3, 1.0), [Static(np.full((3, 3), 0.8), "excitatory")]), "x")
+    net.add("inh", Layer(LIF(1, 1.0), [Static(np.full((1, 3), 0.1), "excitatory")]), "glom")
+    kenyon = [Sparse(3, 40, 0.4, 0.9, 0, "excitatory"), Static(np.full((40, 1), 0.2), "inhibitory")]
+    net.add("kc", Layer(LIF(40, 1.0), kenyon), "glom", "inh")
+    net.connect("lat", "glom", 1)
+    net.add("o", Layer(LIF(3, 2.0), [Plastic(np.full((3, 40), 0.2), MSE(0.01))]), "kc", "m")
+    net.expose("o")
+    return net
+
+
+@pytest.mark.parametrize("make", [crossed, three_lateral_neurons])
+def test_nets_that_only_look_like_the_known_ones_run_as_they_step(make):
+    x = np.random.default_rng(0).integers(0, 256, (10, 3)).astype(np.uint8)
+    samples = Images(x, np.arange(10) % 3)
+    found, expected = run(make(), samples), run(make(), samples, backend="step")
+    assert found.spikes == expected.spikes > 0
+    np.testing.assert_array_equal(found.counts, expected.counts)
+
+
+def test_weights_learnt_in_single_precision_stay_within_their_bounds():
+    net = build(replace(SMALL, lr=0.5, w_limit=0.3), 70, 3)
+    run(net, Images(*pictures()), precision="float32")
+    weights = net.elements["o"].synapses[0].weights
+    assert np.abs(weights).max() == 0.3
+
+
 @pytest.mark.parametrize(
     "wrong, message",
     [
         (lambda net, x, y: run(net, Images(x[:, :9], y)), r"images must be uint8 \(B, 70\), not uint8 \(3, 9\)"),
-        (lambda net, x, y: run(net, Images(x, y + 3)), "labels must be 3 numbers from 0 to 2"),
-        (lambda net, x, y: run(net, Images(x, y, steps=0)), "steps must be at least 1"),
+        (
+            lambda net, x, y: run(net, Images(x, y + 3)),
+            r"labels must be 3 whole numbers from 0 to 2, not \(3,\) from 3",
+        ),
+        (lambda net, x, y: run(net, Images(x, y, steps=0)), "steps must be a whole number of at least 1, not 0"),
         (lambda net, x, y: run(net, Images(x, y), precision="half"), "precision must be float32 or float64"),
         (lambda net, x, y: run(net, Images(x, y), backend="gpu"), "backend must be one of auto, step, graph, fast"),
-        (lambda net, x, y: run(net, Trains((np.zeros((2, 3, 70)),))), r"sizes \(70, 3\); the trains have shapes"),
-        (lambda net, x, y: run(random_graph(0), Trains(trains(0)), precision="float32"), "no float32 kernel"),
+        (lambda net, x, y: run(net, Trains((np.zeros((2, 3, 70)),))), r"sizes \(70, 3\); they have shapes"),
+        (lambda net, x, y: run(random_graph(0), Trains(trains(0)), precision="float32"), "no fast float32 kernel"),
         (
             lambda net, x, y: run_batch([net, build(replace(SMALL, network="mushroom_body"), 70, 3)], Images(x, y)),
             "net 1 cannot run in this batch: it is mushroom_body, the first is shallow",
         ),
+        (lambda net, x, y: run_batch([net, net], Images(x, y)), "net 1 .* in the batch already"),
+        (lambda net, x, y: run_batch([net], Trains(trains(0))), r"sizes \(70, 3\)"),
+        (lambda net, x, y: run(net, Images(x, y, seed=-1)), "seed must be a whole number of at least 0, not -1"),
+        (lambda net, x, y: run(net, Images(x, y, first=-1)), "first must be a whole number of at least 0, not -1"),
+        (lambda net, x, y: run(net, Images(x, y, scale=np.nan)), "scale must be at least 0 and finite, not nan"),
+        (lambda net, x, y: run(net, Images(x, y + 0.5)), r"whole numbers from 0 to 2, not float64 \(3,\)"),
+        (lambda net, x, y: run(net, Images(x, y), kenyon=True), "no Kenyon cells' spikes for this net: it has no"),
+        (lambda net, x, y: run(net, Images(x, y), precision="float32", backend="step"), "'step' was asked for"),
+        (lambda net, x, y: run(net, (x, y)), "samples must be Images or Trains, not tuple"),
+        (lambda net, x, y: run(no_inputs(), Trains(())), "this one has none: use step"),
+        (lambda net, x, y: run(random_graph(0), Trains(trains(0, steps=0))), "trains must be"),
+        (lambda net, x, y: run(random_graph(0), Trains((trains(0)[0] * np.nan, trains(0)[1]))), "finite numbers"),
     ],
 )
 def test_samples_that_do_not_fit_are_named(wrong, message):

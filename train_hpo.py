@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 @dataclass
@@ -20,6 +20,7 @@ class Result:
     metrics: dict[str, float | int | str]
     status: str  # ok | silent | saturated | interrupted
     model: dict | None  # for model.pt, loadable with weights_only=True; or, all NumPy arrays, for model.npz
+    predicted: Any = None  # class of each sample of the test part (B,), where the objective tells it
 
 
 class Objective(NamedTuple):
@@ -52,10 +53,15 @@ def train_eprop(params, splits, report: Callable[[dict], None], device: str, see
     best, status = training.fit(net, train, validation, report, seed)
     net = rebuild(best.saved).to(device)
     plain_train = training.Encoded(splits.train, params, seed)  # not augmented
+
+    def measure() -> tuple:
+        return training.measures(net, plain_train, validation, test), training.predictions(net, test)
+
     try:
-        measures = training.measures(net, plain_train, validation, test)
+        measures, predicted = measure()
     except KeyboardInterrupt:
-        status, measures = "interrupted", training.measures(net, plain_train, validation, test)
+        status = "interrupted"
+        measures, predicted = measure()
     seconds = time.perf_counter() - start
     metrics = {
         "default": best.accuracy,
@@ -64,7 +70,7 @@ def train_eprop(params, splits, report: Callable[[dict], None], device: str, see
         **measures,
         "seconds": seconds,
     }
-    return Result(metrics, status, best.saved | {"class_names": list(names)})
+    return Result(metrics, status, best.saved | {"class_names": list(names)}, predicted)
 
 
 def check_eprop(params, data) -> None:

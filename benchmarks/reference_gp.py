@@ -1,4 +1,4 @@
-"""Bayesian optimisation as papers/003 describes it (section III-B), with NNI's methods, for comparison in benchmarks.
+"""Bayesian optimisation as Parsa et al. describe it (section III-B), with NNI's methods, for comparison in benchmarks.
 
 Two random configurations, then a Gaussian process over those seen (Matern 5/2, a length scale per parameter) and of all
 configurations not yet tried the one with the largest expected improvement. For spaces of choices small enough to list.

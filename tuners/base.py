@@ -162,7 +162,7 @@ class SearchTuner(Tuner):
         if self.space.table is not None:
             left = np.flatnonzero(self.unseen)
             return tuple(self.space.table[self.rng.choice(left)].tolist()) if len(left) else None
-        draws = (self.space.random(self.rng) for _ in range(DRAWS))
+        draws = map(tuple, self.space.random_rows(self.rng, DRAWS if len(self.seen) > 100 else 20).tolist())
         return next((codes for codes in draws if codes not in self.seen), None)
 
     def scored(self) -> list[Observation]:

@@ -105,7 +105,8 @@ class OptunaTuner(SearchTuner):
             codes = self.codes_of(found)
             if codes not in self.seen:
                 return codes
-        near = (codes for codes in self.space.neighbours(codes, self.rng, TRIES) if codes not in self.seen)
+        near = map(tuple, self.space.neighbours(codes, self.rng, TRIES).tolist())
+        near = (codes for codes in near if codes not in self.seen)
         return next(near, None) or self.random_unseen()
 
     def engine(self) -> BaseSampler:

@@ -40,14 +40,18 @@ class Leaf:
     options: tuple | None = None  # all values, where they are few
     places: tuple | None = None  # of the options in 0..1, for kind unit
 
-    def snap(self, code: float) -> float:
-        """Return the nearest code that stands for a value."""
+    def snap(self, codes: np.ndarray) -> np.ndarray:
+        """Return the nearest codes that stand for a value."""
         if self.kind != "unit":
-            return float(min(max(round(code), 0), len(self.options) - 1))
-        code = round(min(max(float(code), 0.0), 1.0), DIGITS)
+            return np.clip(np.rint(codes), 0, len(self.options) - 1)
+        codes = np.round(np.clip(codes, 0.0, 1.0), DIGITS)
         if self.places is not None:
-            return min(self.places, key=lambda place: abs(place - code))
-        return round(place_of(value_at(code, *self.spec), *self.spec), DIGITS) if is_rounded(self.spec[0]) else code
+            places = np.array(self.places)
+            middles = (places[1:] + places[:-1]) / 2
+            return places[np.searchsorted(middles, codes)]
+        if not is_rounded(self.spec[0]):
+            return codes
+        return np.array([round(place_of(value_at(c, *self.spec), *self.spec), DIGITS) for c in codes.tolist()])
 
     def value(self, code: float):
         """Return the value of a code that `snap` has returned."""
@@ -64,13 +68,13 @@ class Leaf:
         elif isinstance(value, int | float) and not isinstance(value, bool):
             place = place_of(value, *self.spec)
             if -1e-9 <= place <= 1 + 1e-9:
-                return self.snap(place)
+                return float(self.snap(np.array([place]))[0])
         raise ValueError(f"{self.name} = {value!r} is outside of the search space")
 
-    @property
+    @cached_property
     def rest(self) -> float:
         """The code while the leaf is switched off."""
-        return self.snap(0.5) if self.kind == "unit" else 0.0
+        return float(self.snap(np.array([0.5]))[0]) if self.kind == "unit" else 0.0
 
     @property
     def codes(self) -> tuple | None:
@@ -203,21 +207,37 @@ class Space:
 
     def snap(self, codes) -> tuple[float, ...]:
         """Return the codes of the nearest configuration; what is switched off at rest."""
-        snapped: list[float] = []
-        for leaf, code in zip(self.leaves, codes, strict=True):
-            snapped.append(leaf.snap(code) if self._is_active(leaf, snapped) else leaf.rest)
-        return tuple(snapped)
+        return tuple(self.snap_rows(np.array([codes], dtype=float))[0].tolist())
+
+    def snap_rows(self, codes: np.ndarray) -> np.ndarray:
+        """The same for many, a row each."""
+        snapped = np.empty_like(codes)
+        for index, leaf in enumerate(self.leaves):
+            snapped[:, index] = np.where(self._active(leaf, snapped), leaf.snap(codes[:, index]), leaf.rest)
+        return snapped
+
+    @staticmethod
+    def _active(leaf: Leaf, codes: np.ndarray) -> np.ndarray:
+        """Tell in which rows a leaf is switched on."""
+        active = np.ones(len(codes), dtype=bool)
+        for index, number in leaf.conditions:
+            active &= codes[:, index] == number
+        return active
 
     def random(self, rng: np.random.Generator) -> tuple[float, ...]:
         """Draw a configuration as NNI's types define their distributions."""
-        return self.snap(self._draw(rng))
+        return tuple(self.random_rows(rng, 1)[0].tolist())
 
-    def _draw(self, rng: np.random.Generator) -> list[float]:
-        draws = rng.random(len(self.leaves))
-        return [
-            draw if leaf.kind == "unit" else int(draw * len(leaf.options))
-            for leaf, draw in zip(self.leaves, draws.tolist(), strict=True)
-        ]
+    def random_rows(self, rng: np.random.Generator, number: int) -> np.ndarray:
+        """Draw many, a row each."""
+        return self.snap_rows(self._draw(rng, number))
+
+    def _draw(self, rng: np.random.Generator, number: int) -> np.ndarray:
+        draws = rng.random((number, len(self.leaves)))
+        for index, leaf in enumerate(self.leaves):
+            if leaf.kind != "unit":
+                draws[:, index] = np.floor(draws[:, index] * len(leaf.options))
+        return draws
 
     def decode(self, codes) -> dict:
         """Return NNI's nested parameters of snapped codes: what is switched on, and nothing else."""
@@ -245,28 +265,35 @@ class Space:
                 raise ValueError(f"{leaf.name} is missing") from None
         return tuple(codes)
 
-    def neighbours(self, codes, rng: np.random.Generator, number: int, spread: float = 0.1) -> list[tuple]:
-        """Return configurations near `codes`: one or two parameters changed, numbers by a normal step."""
-        active = [self._is_active(leaf, codes) for leaf in self.leaves]
-        several = [leaf.options is None or len(leaf.options) > 1 for leaf in self.leaves]
-        changeable = [index for index, leaf in enumerate(self.leaves) if active[index] and several[index]]
-        found = []
-        for _ in range(number if changeable else 0):
-            drawn = self._draw(rng)  # for what a changed choice switches on
-            changed = [code if on else new for code, on, new in zip(codes, active, drawn, strict=True)]
-            for index in rng.choice(changeable, size=min(len(changeable), 1 + int(rng.integers(2))), replace=False):
-                changed[index] = self._step(self.leaves[index], changed[index], rng, spread)
-            found.append(self.snap(changed))
-        return found
+    def neighbours(self, codes, rng: np.random.Generator, number: int, spread: float = 0.1) -> np.ndarray:
+        """Return configurations near `codes`, a row each: one or two parameters changed, numbers by a normal step."""
+        changeable = [
+            index
+            for index, leaf in enumerate(self.leaves)
+            if self._is_active(leaf, codes) and (leaf.options is None or len(leaf.options) > 1)
+        ]
+        if not changeable:
+            return np.empty((0, len(self.leaves)))
+        first, second = rng.choice(changeable, size=(2, number))
+        second = np.where(rng.random(number) < 0.5, first, second)
+        rows = self._draw(rng, number)  # what a changed choice switches on stays at random
+        for index, leaf in enumerate(self.leaves):
+            if self._is_active(leaf, codes):
+                changed = (first == index) | (second == index)
+                rows[:, index] = np.where(changed, step_from(leaf, codes[index], rng, number, spread), codes[index])
+        return self.snap_rows(rows)
 
-    @staticmethod
-    def _step(leaf: Leaf, code: float, rng: np.random.Generator, spread: float) -> float:
-        if leaf.kind == "unit":
-            return code + spread * rng.normal()
-        if leaf.kind == "category":
-            return (code + rng.integers(1, len(leaf.options))) % len(leaf.options)
-        step = max(1, round(abs(spread * rng.normal()) * len(leaf.options)))
-        return code + step * rng.choice((-1, 1))
+
+def step_from(leaf: Leaf, code: float, rng: np.random.Generator, number: int, spread: float) -> np.ndarray:
+    """Return codes at a normal step from `code`, at least one rank away; any other option of a category."""
+    if leaf.kind == "category":
+        return (code + rng.integers(1, max(2, len(leaf.options)), number)) % len(leaf.options)
+    steps = spread * rng.normal(size=number)
+    if leaf.places is not None:
+        steps = np.sign(steps) * np.maximum(np.abs(steps), 1.0 / len(leaf.options))
+    if leaf.kind == "unit":
+        return code + steps
+    return code + np.sign(steps) * np.maximum(np.rint(np.abs(steps) * len(leaf.options)), 1)
 
 
 def look_up(parameters: dict, path: tuple):

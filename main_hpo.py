@@ -79,6 +79,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--task", required=True, help="the stem of a file in search_spaces/")
     parser.add_argument("--params", default="{}", help="JSON object of parameters, on top of the task's defaults")
     parser.add_argument("--check", action="store_true", help="validate the search space and train one epoch, no more")
+    parser.add_argument("--metrics", default="", help="of --check: names that the result must have, a comma between")
     parser.add_argument("--out", type=Path, help="folder for record.json and model.pt (default: write none)")
     add_trial_flags(parser)
     return parser.parse_args(arguments)
@@ -90,6 +91,7 @@ def new_record(args: argparse.Namespace) -> dict:
         "trial": os.environ.get("NNI_TRIAL_JOB_ID"),
         "parameter_id": None,
         "task": args.task,
+        "tonic": args.tonic,
         "parameters": {},  # as received
         "params": {},  # with the defaults that were in force
         "status": "failed",
@@ -149,7 +151,7 @@ def prepare(args: argparse.Namespace, given: dict, complete: bool) -> Job:
         given = flatten(given)
         parameters = given if complete else default_parameters(space, params_class, given) | given
         params = make_params(params_class, parameters)
-        splits = setup_hpo.load_splits(dataset, args.data_dir, args.test_seed, args.split_seed)
+        splits = setup_hpo.load_splits(dataset, args.data_dir, args.test_seed, args.split_seed, args.tonic)
         if (kind := train_hpo.kind_of(splits.train)) not in objective.kinds:
             raise ValueError(f"{objective_name} takes {' or '.join(objective.kinds)}, but {dataset} has {kind}")
         objective.check(params, splits.train)
@@ -250,12 +252,21 @@ def check(args: argparse.Namespace, job: Job) -> int:
     started = time.time()
     try:
         result = job.train(params, job.splits, _ignore, job.device, args.seed)
+        check_metrics(result.metrics, [name for name in args.metrics.split(",") if name])
         outcome = f"one epoch with the defaults took {time.time() - started:.1f} s, status {result.status}"
     except TimeoutError:
         outcome = f"one epoch with the defaults takes longer than {CHECK_SECONDS} s"
     signal.alarm(0)
     print(f"{args.task}: search space and data are in order; {outcome}")
     return 0
+
+
+def check_metrics(metrics: dict, wanted: list[str]) -> None:
+    """Raise UserMistake where a metric is not among a result's numbers, or may not be chosen by."""
+    known = [name for name in _finite(metrics) if not name.startswith("test_")]
+    for name in wanted:
+        if name not in known:
+            raise UserMistake(f"there is no metric {name!r} to search by; choose from: {', '.join(known)}")
 
 
 def _interrupt_once(signum, frame) -> None:

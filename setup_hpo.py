@@ -11,12 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from loaders import Data, braille, digits, images
+from loaders import Data, braille, digits, images, tonic_data
 
 DATASETS = {
     "braille": braille.load,
     "digits": digits.load,
     "mnist": images.load,
+    "tonic": tonic_data.load,  # which of them, --tonic says
 }
 TEST_FRACTION = 0.2  # outer test part, never seen by a search
 TEST_FRACTIONS = {"mnist": 0.1}  # with only its 10,000 test images at hand: 7,000 / 2,000 / 1,000
@@ -31,16 +32,19 @@ class Splits(NamedTuple):
     test: Data
 
 
-def load_splits(dataset: str, data_dir: Path | None = None, test_seed: int = 0, split_seed: int = 0) -> Splits:
+def load_splits(
+    dataset: str, data_dir: Path | None = None, test_seed: int = 0, split_seed: int = 0, tonic: str | None = None
+) -> Splits:
     """Load `dataset` and split it, stratified by class.
 
     The outer test part is the published test set where there is one, else 20 % drawn with `test_seed`. Train and
-    validation are the rest, 7 : 2, drawn with `split_seed`. Raises ValueError for an unknown name, and what the loader
-    raises (`loaders.MissingData` where files are not there).
+    validation are the rest, 7 : 2, drawn with `split_seed`. `tonic` names the dataset of "tonic", such as "SHD". Raises
+    ValueError for an unknown name, and what the loader raises (`loaders.MissingData` where files are not there).
     """
     if dataset not in DATASETS:
         raise ValueError(f"unknown dataset {dataset!r}; choose from: {', '.join(DATASETS)}")
-    data = DATASETS[dataset](data_dir)
+    check_tonic(dataset, tonic)
+    data = DATASETS[dataset](data_dir, **(tonic_data.parse(tonic) if tonic else {}))
     rest, test = data, data.test
     if test is None:
         fraction = TEST_FRACTIONS.get(dataset, TEST_FRACTION)
@@ -48,6 +52,14 @@ def load_splits(dataset: str, data_dir: Path | None = None, test_seed: int = 0, 
         rest, test = data.take(rest_indices), data.take(test_indices)
     validation_indices, train_indices = stratified(rest.y, VALIDATION_FRACTION, split_seed)
     return Splits(rest.take(train_indices), rest.take(validation_indices), test)
+
+
+def check_tonic(dataset: str, tonic: str | None) -> None:
+    """Raise ValueError where `tonic` names none of tonic's datasets, or is given for a dataset of another kind."""
+    if dataset == "tonic":
+        tonic_data.parse(tonic)
+    elif tonic is not None:
+        raise ValueError(f"--tonic {tonic}: only tasks <objective>_tonic take it, not a task on {dataset}")
 
 
 def stratified(y: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

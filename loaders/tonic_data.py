@@ -1,6 +1,7 @@
 """Datasets that tonic knows and the user has on disk, as events in a fixed number of steps.
 
     python nni_main.py eprop_tonic --tonic SHD --data-dir data      # data/SHD/shd_train.h5.zip, shd_train.h5, ...
+    python nni_main.py eprop_tonic --tonic DVSGesture,shrink=8,step_ms=20 --data-dir data
 
 A dataset lies where tonic puts it: in the data folder, in a folder of its class's name. Nothing is downloaded here. The
 published test set is the outer test part, where there is one. Those of tonic's datasets are known that are for
@@ -21,6 +22,7 @@ import numpy as np
 
 from loaders import Data, MissingData, data_folder
 
+OPTIONS = {"step_ms": float, "steps": int, "shrink": int}  # that --tonic takes beside the name
 LARGEST = 4 << 30  # bytes of x, beyond which it is refused
 
 
@@ -77,6 +79,23 @@ def load(data_dir: Path | None, name: str, step_ms: float = 10.0, steps: int | N
     class_names = max(search.class_names, test.class_names if test else (), key=len)
     test_data = _as_data(test, steps, step_ms, class_names) if test else None
     return _as_data(search, steps, step_ms, class_names, test_data)
+
+
+def parse(request: str | None) -> dict:
+    """Turn "DVSGesture,shrink=8,step_ms=20" into arguments of `load`. Raises ValueError that names what is wrong."""
+    if request is None:
+        raise ValueError(f"say which of tonic's datasets: --tonic NAME; choose from: {', '.join(DATASETS)}")
+    name, *words = request.split(",")
+    check_name(name)
+    arguments = {"name": name}
+    for word in words:
+        option, _, value = word.partition("=")
+        try:
+            arguments[option] = OPTIONS[option](value)
+        except (KeyError, ValueError):
+            rule = "NAME[,step_ms=10][,steps=100][,shrink=8], the last two whole numbers"
+            raise ValueError(f"--tonic {request}: {word!r} is not understood; give {rule}") from None
+    return arguments
 
 
 def check_name(name: str) -> None:

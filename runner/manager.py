@@ -78,6 +78,31 @@ def next_free_port(first: int = 8080) -> int:
     raise RuntimeError(f"no port from {first} to 65535 is free")
 
 
+def claim_port(port: int) -> bool:
+    """Claim `port` among the searches of this machine until this process ends; False where another one has it.
+
+    A manager takes seconds to listen on a port that was free. A second search that chose the same port meanwhile would
+    find the first one's manager there, take it for its own and send it its configuration.
+    """
+    if port in _claims:
+        return True
+    claim = socket.socket(socket.AF_UNIX)
+    try:
+        claim.bind(f"\0nni-manager-port-{port}")  # an abstract address: it goes with the process, and leaves no file
+    except OSError:
+        claim.close()
+        return False
+    _claims[port] = claim
+    return True
+
+
+_claims: dict[int, socket.socket] = {}
+
+
+class PortTaken(RuntimeError):
+    """Another program, or another search that is about to start, has the port."""
+
+
 def leftover_managers(experiments: Path) -> list[tuple[int, str, int]]:
     """Return (pid, experiment id, port) of each manager in folder `experiments` whose starting process is gone."""
     leftovers = []
@@ -116,9 +141,11 @@ def start_manager(experiment, port: int, events: Path, environ: dict[str, str]) 
     """Start the manager of `experiment` (an nni Experiment with its config set), repaired and on 127.0.0.1 only.
 
     `events` is the file for `read_events`; `environ` is added to the environment of manager, tuner and trials. NNI's
-    messages go to the experiment's log folder. Raises RuntimeError with the reason where the manager does not come up
-    or is not repaired; then, and on Ctrl-C, nothing is left running.
+    messages go to the experiment's log folder. Raises PortTaken, and RuntimeError with the reason where the manager
+    does not come up or is not repaired; then, and on Ctrl-C, nothing is left running.
     """
+    if not claim_port(port) or not port_is_free(port):
+        raise PortTaken(f"port {port} is in use, or another search is starting there")
     check_nni()
     from nni.experiment import RunMode
     from nni.runtime.log import silence_stdout

@@ -20,6 +20,8 @@ import pytest
 
 from runner import manager
 
+ROOT = Path(__file__).parent.parent
+
 NNI_NODE = Path(nni_node.__path__[0])
 
 # A trial that speaks NNI's protocol itself: it starts in a tenth of a second and reports within milliseconds.
@@ -368,7 +370,7 @@ def test_a_start_that_fails_says_why_and_leaves_nothing(tmp_path, index_apart, c
     experiment = make_experiment(tmp_path, LIGHT_TRIAL, max_trial_number=1)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(RuntimeError, match=f"NNI's manager did not start: Port {port} is not idle"):
+        with pytest.raises(manager.PortTaken, match=f"port {port} is in use"):
             manager.start_manager(experiment, port, tmp_path / "events.jsonl", index_apart)
     assert manager._family(experiment) == []
     manager.stop_manager(experiment)
@@ -404,6 +406,19 @@ def test_a_taken_port_is_not_free(host):
         port = taken.getsockname()[1]
         assert not manager.port_is_free(port)
         assert manager.next_free_port(port) > port
+
+
+def test_a_port_at_which_another_search_is_starting_is_taken(tmp_path, index_apart):
+    port = manager.next_free_port(random.randint(20000, 30000))
+    hold = f"from runner import manager; print(manager.claim_port({port}), flush=True); input()"
+    other = subprocess.Popen([sys.executable, "-c", hold], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert other.stdout.readline() == b"True\n"
+    assert manager.port_is_free(port)  # nothing listens yet
+    experiment = make_experiment(tmp_path, LIGHT_TRIAL, max_trial_number=1)
+    with pytest.raises(manager.PortTaken, match="another search is starting there"):
+        manager.start_manager(experiment, port, tmp_path / "events.jsonl", index_apart)
+    other.communicate()
+    assert manager.claim_port(port) and manager.claim_port(port)
 
 
 def test_next_free_port_has_an_end():

@@ -1,5 +1,6 @@
 """Tonic's datasets from files as tonic expects them, against tonic's own frames; nothing is ever downloaded."""
 
+import json
 import struct
 import subprocess
 import sys
@@ -217,6 +218,32 @@ def test_too_large_is_refused_before_memory_is_taken(tmp_path):
 def test_values_out_of_range(wrong, tmp_path):
     with pytest.raises(ValueError, match="must be positive"):
         tonic_data.load(tmp_path, "SHD", **wrong)
+
+
+def test_a_request_names_the_dataset_and_its_grid():
+    assert tonic_data.parse("SHD") == {"name": "SHD"}
+    whole = tonic_data.parse("DVSGesture,shrink=8,step_ms=2.5,steps=40")
+    assert whole == {"name": "DVSGesture", "shrink": 8, "step_ms": 2.5, "steps": 40}
+
+
+@pytest.mark.parametrize("word", ["shrik=2", "shrink=2.5", "steps", "name=SSC", ""])
+def test_an_unknown_word_of_a_request(word):
+    with pytest.raises(ValueError, match=f"--tonic SHD,{word}: '{word}' is not understood; give NAME") as mistake:
+        tonic_data.parse(f"SHD,{word}")
+    assert "\n" not in str(mistake.value)
+
+
+def test_a_trial_on_tonics_dataset(tmp_path):
+    heidelberg(tmp_path, "SHD", ("train", "test"))
+    flags = ["--tonic", "SHD,steps=30", "--data-dir", str(tmp_path), "--out", str(tmp_path / "out")]
+    params = json.dumps({"epochs": 1, "neurons": 20, "drop_events": 0.1})
+    words = [sys.executable, "main_hpo.py", "--task", "eprop_tonic", "--params", params, *flags]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "out" / "record.json").read_text())
+    weights = 20 * 700 + 20 * 19 + 20 * 3 + 3  # input, recurrent, readout for the 3 classes and its bias
+    assert record["tonic"] == "SHD,steps=30" and record["result"]["parameters"] == weights
+    assert record["result"]["test_accuracy"] in (0, 0.25, 0.5, 0.75, 1)  # of the 4 published test recordings
 
 
 def test_the_module_imports_no_tonic():

@@ -1,140 +1,145 @@
-"""Asynchronous model-based search with a forest, as an NNI tuner: for mixed spaces and thousands of trials.
+"""Asynchronous model-based search with a forest surrogate, as in papers on automated neuromorphic co-design.
 
-    tuner = ForestTuner(optimize_mode="maximize", seed=0)
-
-The search of papers on co-designed neuromorphic systems (AMBS: Balaprakash et al. 2018, DeepHyper): a forest is fitted
-to all results, and of many candidates the one with the best confidence bound, mean + KAPPA * standard deviation over
-the trees (a lower bound, where the loss is minimised), is proposed. Running trials count as results as bad as the
-median one (a constant liar), so that concurrent proposals keep apart: the lie is entered into the leaves that it falls
-into and does not need a new fit. Costs are bounded at any number of results n:
-
-- at most ROWS of them are fitted: the best, the newest, and a random rest; a fit serves max(1, n / REFIT_SHARE) results
-- candidates: SAMPLED random ones and LOCAL near the best; of a discrete space of at most LISTED, all unseen ones
+Yanguas-Gil et al. 2023 (arXiv 2302.13210, section II-B) after DeepHyper (Balaprakash et al. 2018): a forest is fitted
+to what is known, pending trials get a constant lie, and of many candidates the one with the best confidence bound,
+mean + KAPPA * deviation between the trees, is tried next.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from tuners.base import SearchTuner
+from tuners import space as spaces
+from tuners.asktell import ENUMERATED, AskTellTuner, Trial
+from tuners.space import Leaf
 
-STARTS = 10  # random configurations before the first model
-TREES = 64
-KAPPA = 1.96  # of the confidence bound
-SAMPLED, LOCAL, LISTED = 2000, 1000, 5000  # candidates
-PARENTS = 10  # best results, near which local candidates are drawn
-ROWS = 2000  # results that a fit uses
-REFIT_SHARE = 500  # at n results a fit serves for n / 500 further ones
+STARTS = 10  # random configurations before the model
+TREES = 50
+KAPPA = 1.96  # the paper's trade-off between the known and the unknown
+ROWS = 2_000  # results that the forest is fitted to; beyond that the best fifth, the latest fifth and a random rest
+RANDOM, LOCAL = 1_000, 500  # candidates in a space too large to enumerate: anywhere, and near the best
+NEAR = 10  # so many best points have neighbours among the candidates
+REFIT = 16  # proposals from one forest, where no result came between them
+INACTIVE = -1.0
 
 
-class ForestTuner(SearchTuner):
-    """Extra-trees and a confidence bound behind NNI's Tuner interface."""
+class ForestTuner(AskTellTuner):
+    """Extremely randomised trees (Geurts et al. 2006) and their upper confidence bound, behind NNI's interface."""
 
-    def __init__(self, starts: int = STARTS, trees: int = TREES, kappa: float = KAPPA, **arguments):
-        super().__init__(**arguments)
-        if self.limits or len(self.objectives) > 1:
-            raise ValueError("the forest takes one objective and no limits")
-        self.starts, self.trees, self.kappa = starts, trees, kappa
+    def __init__(self, optimize_mode: str = "maximize", seed: int = 0, starts: int = STARTS, journal: str = ""):
+        super().__init__(optimize_mode, seed, journal=journal)
+        self.starts = starts
 
-    def start(self) -> None:
-        """Forget the model of an earlier search space."""
-        self.model, self._fitted = None, (-1, 0)
+    def _start(self) -> None:
+        self.searched = [leaf for leaf in self.leaves if leaf.values is None or len(leaf.values) > 1]
+        self.rows: list[np.ndarray] = []  # units (L,) of each result
+        self.scores: list[float] = []
+        self.forest, self.proposals = None, 0  # and how many came from this forest
+        self.pool: dict[str, np.ndarray] | None = None  # units (L,) of every unseen configuration, where they are few
 
-    def propose(self, parameter_id: int) -> tuple | None:
-        """Return the unseen candidate with the best bound."""
-        if len(self.scored()) < self.starts:
-            return None
-        self._fit_if_due()
-        if not self._candidates_left():
-            return None
-        best = int(np.argmax(self._bounds() + self._excluded))
-        codes = tuple(self.candidates[best].tolist())
-        self._excluded[(self.candidates == codes).all(1)] = -np.inf
-        self._lie(np.array([codes]))
-        return codes
-
-    def _fit_if_due(self) -> None:
-        """Fit anew when enough has come since; draw new candidates with it."""
-        revision, number = self._fitted
-        due = max(1, len(self.observed) // REFIT_SHARE)
-        if self.model is None or revision != self.revision or len(self.observed) - number >= due:
+    def _ask(self) -> tuple[dict, None]:
+        if len(self.rows) < self.starts:
+            return self._random(), None
+        if self.forest is None or self.proposals >= REFIT:
             self._fit()
-            self._draw_candidates()
-            self._fitted = (self.revision, len(self.observed))
+        self.proposals += 1
+        units = self._candidates()
+        features = self._features(units)
+        votes = np.array(
+            [tree.tree_.predict(features)[:, 0] for tree in self.forest.estimators_]
+        )  # (trees, candidates)
+        for index in np.argsort(-(votes.mean(0) + KAPPA * votes.std(0)), kind="stable"):
+            point = self._point(units[index])
+            if spaces.identity(spaces.nest(self.space, point)) not in self.seen:
+                return point, None
+        return self._random(), None
+
+    def _adopt(self, point: dict) -> None:
+        pass
+
+    def _discard(self, handle: None) -> None:
+        pass
+
+    def _tell(self, trial: Trial) -> None:
+        self.rows.append(self._units(trial.point))
+        self.scores.append(trial.scores[0])
+        self.forest = None
 
     def _fit(self) -> None:
+        """Fit the forest to at most ROWS results, and to a lie for each pending trial: the mean of the results."""
         from sklearn.ensemble import ExtraTreesRegressor
 
-        codes = np.array([observation.codes for observation in self.observed if self._tells(observation)])
-        values = np.array([o.values[0] if o.values else -np.inf for o in self.observed if self._tells(o)])
-        values[np.isneginf(values)] = values[np.isfinite(values)].min()  # a failure is as bad as the worst result
-        rows = self._chosen_rows(values)
-        seed = int(self.rng.integers(2**31))
-        self.model = ExtraTreesRegressor(self.trees, min_samples_leaf=1, max_features=1.0, random_state=seed)
-        self.model.fit(self.features(codes[rows]), values[rows])
-        self.liar = float(np.median(values))
-        self.parents = [tuple(row) for row in codes[np.argsort(-values, kind="stable")[:PARENTS]].tolist()]
+        chosen = self._training_rows()
+        scores = np.array(self.scores)[chosen]
+        pending = [self._units(trial.point) for trial in self.pending.values()]
+        units = np.array([self.rows[index] for index in chosen] + pending)
+        lies = np.full(len(pending), scores.mean())
+        self.forest = ExtraTreesRegressor(TREES, min_samples_leaf=1, random_state=int(self.rng.integers(2**31)))
+        self.forest.fit(self._features(units), np.concatenate([scores, lies]))
+        self.proposals = 0
 
-    @staticmethod
-    def _tells(observation) -> bool:
-        return observation.values is not None or observation.failed
+    def _training_rows(self) -> np.ndarray:
+        total = len(self.rows)
+        if total <= ROWS:
+            return np.arange(total)
+        best = np.argsort(self.scores)[-ROWS // 5 :]
+        latest = np.arange(total - ROWS // 5, total)
+        rest = self.rng.choice(total, ROWS - len(best) - len(latest), replace=False)
+        return np.unique(np.concatenate([best, latest, rest]))
 
-    def _chosen_rows(self, values: np.ndarray) -> np.ndarray:
-        """Return the rows to fit: all, or the best quarter of ROWS, the newest quarter, and a random rest."""
-        if len(values) <= ROWS:
-            return np.arange(len(values))
-        kept = set(np.argsort(-values, kind="stable")[: ROWS // 4].tolist())
-        kept |= set(range(len(values) - ROWS // 4, len(values)))
-        others = np.setdiff1d(np.arange(len(values)), list(kept))
-        return np.concatenate([sorted(kept), self.rng.choice(others, ROWS - len(kept), replace=False)]).astype(int)
+    def _candidates(self) -> np.ndarray:
+        """Return units (candidates, L): of every unseen configuration or, in a large space, random and local ones."""
+        if self.size > ENUMERATED:
+            anywhere = self.rng.random((RANDOM, len(self.searched)))
+            return self._snap(np.concatenate([anywhere, self._near()]))
+        if self.pool is None:
+            points = {name: spaces.unnest(self.space, each) for name, each in self._all_unseen().items()}
+            self.pool = {name: self._units(self._complete(point)) for name, point in points.items()}
+        self.pool = {name: self.pool[name] for name in self._all_unseen()}
+        return np.array(list(self.pool.values()))
 
-    def features(self, codes: np.ndarray) -> np.ndarray:
-        """Return what the trees see: codes, and for a category of several options one column each."""
+    def _near(self) -> np.ndarray:
+        """Neighbours (LOCAL, L) of the best points: one or two units redrawn, or moved by a little."""
+        best = np.argsort(self.scores)[-NEAR:]
+        rows = np.array(self.rows)[self.rng.choice(best, LOCAL)]
+        rows = np.where(rows < 0, self.rng.random(rows.shape), rows)  # inactive leaves may become active
+        for _ in range(2):
+            column = self.rng.integers(rows.shape[1], size=LOCAL)
+            moved = np.clip(rows[np.arange(LOCAL), column] + self.rng.normal(0, 0.1, LOCAL), 0, 1)
+            rows[np.arange(LOCAL), column] = np.where(self.rng.random(LOCAL) < 0.3, self.rng.random(LOCAL), moved)
+        return rows
+
+    def _snap(self, units: np.ndarray) -> np.ndarray:
+        """Move units (rows, L) to the middle of their values, and to INACTIVE where another option was chosen."""
+        column = {leaf.key: index for index, leaf in enumerate(self.searched)}
+        for leaf, values in zip(self.searched, units.T, strict=True):
+            if leaf.values is not None:
+                values[:] = (np.minimum(np.floor(values * len(leaf.values)), len(leaf.values) - 1) + 0.5) / len(
+                    leaf.values
+                )
+            for parent, option in leaf.parents:
+                if parent in column:
+                    values[units[:, column[parent]] != self.searched[column[parent]].unit(option)] = INACTIVE
+        return units
+
+    def _point(self, units: np.ndarray) -> dict:
+        point = {leaf.key: leaf.value(0.5) for leaf in self.leaves}
+        return point | {
+            leaf.key: leaf.value(float(unit)) for leaf, unit in zip(self.searched, units, strict=True) if unit >= 0
+        }
+
+    def _units(self, point: dict) -> np.ndarray:
+        """The point's places in [0, 1] (L,)."""
+        return self._snap(np.array([[leaf.unit(point[leaf.key]) for leaf in self.searched]]))[0]
+
+    def _features(self, units: np.ndarray) -> np.ndarray:
+        """Units (rows, L) as the forest's features: a column of zeros and ones for each option that has no order."""
         columns = []
-        for index, leaf in enumerate(self.space.leaves):
-            several = leaf.kind == "category" and len(leaf.options) > 2
-            numbers = range(len(leaf.options)) if several else ()
-            columns += [codes[:, index] == number for number in numbers] or [codes[:, index]]
-        return np.stack(columns, axis=1).astype(np.float32)
+        for leaf, column in zip(self.searched, units.T, strict=True):
+            columns += [column] if leaf.ordered else _one_hot(leaf, column)
+        return np.stack(columns, 1).astype(np.float32)
 
-    def _draw_candidates(self) -> None:
-        """Set the candidates, none of which was seen, and how each tree values them, with the running trials' lies."""
-        self.candidates = self._unseen_candidates()
-        self._excluded = np.zeros(len(self.candidates))
-        if not len(self.candidates):
-            return
-        features = self.features(self.candidates)
-        self._trees = [tree.tree_ for tree in self.model.estimators_]
-        self._leaves = [tree.apply(features) for tree in self._trees]  # of each candidate
-        self._means = [tree.value[:, 0, 0].copy() for tree in self._trees]
-        self._counts = [tree.n_node_samples.astype(float) for tree in self._trees]
-        if self.pending:
-            self._lie(np.array(list(self.pending.values())))
 
-    def _unseen_candidates(self) -> np.ndarray:
-        if self.space.table is not None and int(self.unseen.sum()) <= LISTED:
-            return self.space.table[self.unseen]
-        drawn = [self.space.random_rows(self.rng, SAMPLED)]
-        for parent in self.parents:
-            spread = float(self.rng.choice((0.2, 0.1, 0.05, 0.02)))
-            drawn.append(self.space.neighbours(parent, self.rng, LOCAL // PARENTS, spread))
-        rows = np.concatenate(drawn)
-        return rows[[codes not in self.seen for codes in map(tuple, rows.tolist())]]
-
-    def _candidates_left(self) -> bool:
-        if len(self.candidates) and np.isfinite(self._excluded).any():
-            return True
-        self._draw_candidates()
-        return len(self.candidates) > 0
-
-    def _lie(self, rows: np.ndarray) -> None:
-        """Enter the liar's value for running trials into the leaves in which they lie."""
-        features = self.features(rows)
-        for tree, means, counts in zip(self._trees, self._means, self._counts, strict=True):
-            lies = np.bincount(tree.apply(features), minlength=len(means))
-            means += lies * (self.liar - means) / (counts + lies)
-            counts += lies
-
-    def _bounds(self) -> np.ndarray:
-        values = np.stack([means[leaves] for means, leaves in zip(self._means, self._leaves, strict=True)])
-        return values.mean(0) + self.kappa * values.std(0)
+def _one_hot(leaf: Leaf, column: np.ndarray) -> list[np.ndarray]:
+    index = np.floor(column * len(leaf.values))
+    return [index == number for number in range(len(leaf.values))]

@@ -1,0 +1,118 @@
+"""One configuration trained again on several splits and seeds, each in a process of its own, and what the figures say.
+
+    records = retrain("eprop_digits", {"lr": 0.01}, Path("retrained"), split_seeds=range(10))
+    spread([record["result"]["test_accuracy"] for record in records])
+
+What is in the folder already is not trained again, so an interrupted run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+from runner.flags import thread_environment
+from runner.records import WITH_DEFAULT, read_record
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def retrain(
+    task: str,
+    parameters: dict,
+    folder: Path,
+    split_seeds: Iterable[int],
+    seeds: Iterable[int] = (0,),
+    flags: Iterable[str] = (),
+    workers: int | None = None,
+    advance: Callable[[], None] = lambda: None,
+) -> list[dict]:
+    """Train `parameters` (flat, on top of the task's defaults) once for each split and seed; return the records.
+
+    folder   gets split-0-seed-0/record.json and model.pt, and so on
+    flags    more words for main_hpo.py, such as --data-dir and --test-seed
+    workers  processes at once (default: the cores)
+    advance  called for each training that is done, also for those that were there
+
+    The records come split by split. Raises RuntimeError with main_hpo.py's last line where a training fails; then, and
+    at Ctrl-C, the others are ended.
+    """
+    jobs = [(split, seed) for split in split_seeds for seed in seeds]
+    running: set[subprocess.Popen] = set()
+
+    def train(split: int, seed: int) -> dict:
+        out = folder / f"split-{split}-seed-{seed}"
+        if not _is_done(record := read_record(out), parameters):
+            words = ["--task", task, "--params", json.dumps(parameters), "--out", str(out.resolve()), *flags]
+            record = _run([*words, "--split-seed", str(split), "--seed", str(seed)], out, running)
+        advance()
+        return record
+
+    with ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:
+        futures = [pool.submit(train, *job) for job in jobs]
+        try:
+            for future in as_completed(futures):
+                future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list(running):
+                process.send_signal(signal.SIGINT)
+            raise
+    return [future.result() for future in futures]
+
+
+def _is_done(record: dict | None, parameters: dict) -> bool:
+    """Tell whether a record is that of a complete training with these parameters."""
+    return bool(record) and record["status"] in WITH_DEFAULT and parameters.items() <= record["parameters"].items()
+
+
+def _run(words: list[str], out: Path, running: set[subprocess.Popen]) -> dict:
+    environment = os.environ | thread_environment(1)
+    command = [sys.executable, "main_hpo.py", *words]
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    running.add(process)
+    try:
+        lines = process.communicate()[1].decode().strip().splitlines()
+    finally:
+        running.discard(process)
+    if process.returncode:
+        raise RuntimeError(f"{out.name} ended with status {process.returncode}: {lines[-1] if lines else 'no word'}")
+    return read_record(out)
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Return median, mean, standard deviation (of a sample; 0 for one value), least and greatest of `values`."""
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return {
+        "median": statistics.median(values),
+        "mean": statistics.fmean(values),
+        "sd": deviation,
+        "min": min(values),
+        "max": max(values),
+    }
+
+
+def paired_difference(
+    first: list[float], second: list[float], left_out: float, level: float = 0.95
+) -> tuple[float, float, float]:
+    """Return the mean of `first` - `second`, pair by pair, and the ends of its confidence interval.
+
+    The corrected resampled t interval of Nadeau & Bengio 2003 (Machine Learning 52:239): the training parts of J splits
+    overlap, so the variance of the mean is (1 / J + `left_out`) times that of the differences, `left_out` being the
+    size of what each split leaves out over that of its training part. Raises ValueError for fewer than two pairs.
+    """
+    from scipy.stats import t
+
+    if len(first) != len(second) or len(first) < 2:
+        raise ValueError(f"two lists of the same length, at least 2, are needed, not {len(first)} and {len(second)}")
+    differences = [a - b for a, b in zip(first, second, strict=True)]
+    mean, pairs = statistics.fmean(differences), len(differences)
+    half = t.ppf((1 + level) / 2, pairs - 1) * (statistics.variance(differences) * (1 / pairs + left_out)) ** 0.5
+    return mean, mean - half, mean + half

@@ -1,0 +1,66 @@
+"""One configuration on several splits: what is there is kept, and the statistics are those worked by hand."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from runner.retrain import paired_difference, retrain, spread
+
+ROOT = Path(__file__).parent.parent
+SMALL = {"epochs": 1, "neurons": 20, "steps_per_row": 2}
+
+
+def test_splits_and_seeds_are_trained_once(tmp_path):
+    done = []
+    records = retrain("eprop_digits", SMALL, tmp_path, (0, 3), (0, 1), advance=lambda: done.append(1))
+    seeds = [(record["seeds"]["split_seed"], record["seeds"]["seed"]) for record in records]
+    assert seeds == [(0, 0), (0, 1), (3, 0), (3, 1)] and len(done) == 4
+    assert (tmp_path / "split-3-seed-1" / "model.pt").exists()
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/record.json")}
+    assert retrain("eprop_digits", SMALL, tmp_path, (0, 3), (0, 1)) == records
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/record.json")} == written
+    other = retrain("eprop_digits", SMALL | {"neurons": 21}, tmp_path, (0,))  # another configuration is not that one
+    assert other[0]["params"]["neurons"] == 21
+
+
+def test_a_failing_training_says_which_and_why(tmp_path):
+    with pytest.raises(RuntimeError, match="split-0-seed-0 ended with status 2: .*neurons.*0"):
+        retrain("eprop_digits", {"neurons": 0}, tmp_path, (0, 1))
+
+
+def test_an_interrupt_ends_the_trainings_and_is_no_result(tmp_path):
+    parameters = json.dumps(SMALL | {"epochs": 100_000})
+    call = f"retrain('eprop_digits', {parameters}, pathlib.Path({str(tmp_path)!r}), [0])"
+    code = f"import pathlib; from runner.retrain import retrain; {call}"
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 60
+    while not (children := psutil.Process(process.pid).children()):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.1)
+    time.sleep(3)  # past the start of Python
+    os.kill(process.pid, signal.SIGINT)
+    assert process.wait(60) != 0 and not any(child.is_running() for child in children)
+    record = tmp_path / "split-0-seed-0" / "record.json"
+    assert not record.exists() or json.loads(record.read_text())["status"] == "interrupted"
+
+
+def test_spread_by_hand():
+    assert spread([0.9, 0.8, 0.7, 1.0]) == pytest.approx(
+        {"median": 0.85, "mean": 0.85, "sd": (0.05 / 3) ** 0.5, "min": 0.7, "max": 1.0}
+    )
+    assert spread([0.9])["sd"] == 0
+
+
+def test_paired_difference_by_hand():
+    # differences 1, 2, 3: mean 2, variance 1; (1 / 3 + 1 / 6) * 1 = 1 / 2; t of 0.975 and 2 degrees of freedom 4.30265
+    mean, low, high = paired_difference([5, 7, 9], [4, 5, 6], left_out=1 / 6)
+    assert (mean, low, high) == pytest.approx((2, 2 - 4.30265 / 2**0.5, 2 + 4.30265 / 2**0.5), abs=1e-4)
+    with pytest.raises(ValueError, match="at least 2, are needed, not 1 and 1"):
+        paired_difference([1], [2], 0)

@@ -15,14 +15,17 @@ import math
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from runner.flags import OneLineParser, UserMistake, add_trial_flags, thread_environment
-from runner.records import WITH_DEFAULT, write_record
+from runner.records import WITH_DEFAULT, finite, is_number, pack_model, pack_record, told, write_record
+from runner.tensorboard import tensorboard_log
 from search_spaces import check_space, default_parameters, flatten, load_space, make_params, split_task
 
 CHECK_SECONDS = 20  # the epoch of --check is cut off after so long
@@ -45,32 +48,80 @@ def main() -> int:
     args = parse_arguments()
     os.environ.update(thread_environment(args.threads))  # before anything imports a numerical library
     signal.signal(signal.SIGINT, _interrupt_once)
-    record, model, exit_status = new_record(args), None, 0
-    try:
+    record = new_record(args)
+
+    def given() -> tuple[dict, bool]:
         make_folder(args.out)
-        job = prepare(args, *receive(args, record))
-        if args.check:
-            return check(args, job)
-        record |= {"parameters": job.parameters, "params": dataclasses.asdict(job.params), "device": job.device}
-        model = run(job, args, record)
-    except KeyboardInterrupt:
-        record |= {"status": "interrupted", "cause": "interrupted before its first result"}
-    except UserMistake as mistake:
-        record |= {"status": "failed", "cause": str(mistake)}
-        print(f"main_hpo.py: {mistake}", file=sys.stderr)
-        exit_status = 2
-        if not INSIDE_NNI:
-            return exit_status
-    except Exception as error:
-        record |= {"status": "failed", "cause": f"{type(error).__name__}: {error}"}
-        traceback.print_exc()
-        exit_status = 1
+        return receive(args, record)
+
+    model, exit_status = attempt(args, record, given)
+    if record["status"] != "interrupted" and (args.check or (exit_status == 2 and not INSIDE_NNI)):
+        return exit_status
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # what there is now gets written
     deliver(args, record, model)
     if record["status"] == "interrupted":  # an exit status of 0 would read as success
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
     return exit_status
+
+
+def run_trial(words: tuple[str, ...], start: dict) -> tuple[bytes, tuple[str, bytes] | None]:
+    """Run one trial inside this process, without NNI; return the content of its record.json and its file of weights.
+
+    `words` is the command line, `start` says what to try: {"trial", "parameter_id", "parameters"}. A process that
+    runs one trial after the other loads the data once. What goes wrong stands in the record.
+    """
+    args = _arguments(words)
+    record = new_record(args) | {"trial": start["trial"], "parameter_id": start["parameter_id"]}
+    record["parameters"] = flatten(start["parameters"])
+    handled = threading.current_thread() is threading.main_thread()
+    if handled:
+        signal.signal(signal.SIGINT, _interrupt_once)
+    model, _ = attempt(args, record, lambda: (start["parameters"], True), _splits)
+    if handled:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    complete(record)
+    return pack_record(record), pack_model(model)
+
+
+@lru_cache
+def _arguments(words: tuple[str, ...]) -> argparse.Namespace:
+    return parse_arguments(list(words))
+
+
+@lru_cache(maxsize=1)
+def _splits(*arguments):
+    """The splits of a process's last trial, made read-only, since the next trial gets the same arrays."""
+    import setup_hpo
+
+    splits = setup_hpo.load_splits(*arguments)
+    for data in splits:
+        data.x.flags.writeable = data.y.flags.writeable = False
+    return splits
+
+
+def attempt(args: argparse.Namespace, record: dict, given: Callable, load_splits=None) -> tuple[dict | None, int]:
+    """Prepare and run a trial, and enter in the record how it went. Returns what model.pt holds, and the exit status.
+
+    `given()` returns the parameters and whether they are complete; `load_splits` stands in for setup_hpo's.
+    """
+    try:
+        job = prepare(args, *given(), load_splits)
+        if args.check:
+            return None, check(args, job)
+        record |= {"parameters": job.parameters, "params": dataclasses.asdict(job.params), "device": job.device}
+        return run(job, args, record), 0
+    except KeyboardInterrupt:
+        record |= {"status": "interrupted", "cause": "interrupted before its first result"}
+        return None, 0
+    except UserMistake as mistake:
+        record |= {"status": "failed", "cause": str(mistake)}
+        print(f"main_hpo.py: {mistake}", file=sys.stderr)
+        return None, 2
+    except Exception as error:
+        record |= {"status": "failed", "cause": f"{type(error).__name__}: {error}"}
+        traceback.print_exc()
+        return None, 1
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -104,6 +155,8 @@ def new_record(args: argparse.Namespace) -> dict:
             "repeats": args.repeats,
         },
         "repeats": [],
+        "curve": [],  # what the first seed reported after each epoch
+        "confusion": None,  # of the first seed on the test part: rows are the true classes, columns the predicted
         "started": time.time(),
     }
 
@@ -135,7 +188,7 @@ def receive(args: argparse.Namespace, record: dict) -> tuple[dict, bool]:
     return given, False
 
 
-def prepare(args: argparse.Namespace, given: dict, complete: bool) -> Job:
+def prepare(args: argparse.Namespace, given: dict, complete: bool, load_splits: Callable | None = None) -> Job:
     """Turn the command line into a Job. Raises UserMistake."""
     import setup_hpo
     import train_hpo
@@ -151,7 +204,8 @@ def prepare(args: argparse.Namespace, given: dict, complete: bool) -> Job:
         given = flatten(given)
         parameters = given if complete else default_parameters(space, params_class, given) | given
         params = make_params(params_class, parameters)
-        splits = setup_hpo.load_splits(dataset, args.data_dir, args.test_seed, args.split_seed, args.tonic)
+        load_splits = load_splits or setup_hpo.load_splits
+        splits = load_splits(dataset, args.data_dir, args.test_seed, args.split_seed, args.tonic)
         if (kind := train_hpo.kind_of(splits.train)) not in objective.kinds:
             raise ValueError(f"{objective_name} takes {' or '.join(objective.kinds)}, but {dataset} has {kind}")
         objective.check(params, splits.train)
@@ -168,7 +222,10 @@ def run(job: Job, args: argparse.Namespace, record: dict) -> dict | None:
     Only the first seed's epochs are reported as intermediate results. Seeds that were complete before an interruption
     count, the interrupted one then does not. Raises ValueError for a `default` that no tuner could use.
     """
-    results, interrupted = train_seeds(job, args)
+    results, interrupted = train_seeds(job, args, reporter(args, record))
+    if results[0].predicted is not None:
+        record["class_names"] = list(job.splits.test.class_names)
+        record["confusion"] = confusion(job.splits.test.y, results[0].predicted, len(record["class_names"]))
     record["repeats"] = [result.metrics for result in results] if args.repeats > 1 else []
     record["result"] = mean_metrics([result.metrics for result in results])
     default = record["result"].get("default")
@@ -179,7 +236,7 @@ def run(job: Job, args: argparse.Namespace, record: dict) -> dict | None:
     return results[0].model
 
 
-def train_seeds(job: Job, args: argparse.Namespace) -> tuple[list, bool]:
+def train_seeds(job: Job, args: argparse.Namespace, report: Callable[[dict], None]) -> tuple[list, bool]:
     """Train one seed after the other; return their Results, at least one, and whether they were interrupted."""
     from setup_hpo import seed_everything
 
@@ -187,7 +244,7 @@ def train_seeds(job: Job, args: argparse.Namespace) -> tuple[list, bool]:
     for seed in range(args.seed, args.seed + args.repeats):
         seed_everything(seed)  # for objectives that draw from the global generators
         try:
-            result = job.train(job.params, job.splits, _ignore if results else report_epoch, job.device, seed)
+            result = job.train(job.params, job.splits, _ignore if results else report, job.device, seed)
         except KeyboardInterrupt:
             if not results:
                 raise
@@ -203,9 +260,34 @@ def mean_metrics(metrics: list[dict]) -> dict:
     means = dict(metrics[0])
     for name, value in means.items():
         values = [other[name] for other in metrics]
-        if _is_number(value) and len(set(values)) > 1:
+        if is_number(value) and len(set(values)) > 1:
             means[name] = sum(values) / len(values)
     return means
+
+
+def reporter(args: argparse.Namespace, record: dict) -> Callable[[dict], None]:
+    """Return what takes an epoch's metrics: it keeps them in the record, logs them for TensorBoard and shows them."""
+    log = tensorboard_log(output_folder(args)) if args.tensorboard else _ignore
+
+    def report(metrics: dict) -> None:
+        record["curve"].append(finite(metrics))
+        log(finite(metrics))
+        report_epoch(metrics)
+
+    return report
+
+
+def confusion(true, predicted, classes: int) -> list[list[int]]:
+    """Count the samples of each true class (rows) by their predicted class (columns)."""
+    counts = [[0] * classes for _ in range(classes)]
+    for row, column in zip(true, predicted, strict=True):
+        counts[int(row)][int(column)] += 1
+    return counts
+
+
+def output_folder(args: argparse.Namespace) -> Path | None:
+    """Return the folder that the trial writes to; None where it writes nothing."""
+    return Path(os.environ["NNI_OUTPUT_DIR"]) if INSIDE_NNI else args.out
 
 
 def report_epoch(metrics: dict) -> None:
@@ -213,29 +295,33 @@ def report_epoch(metrics: dict) -> None:
     if INSIDE_NNI:
         import nni
 
-        if "default" in _finite(metrics):  # an assessor dies of anything else
-            nni.report_intermediate_result(_finite(metrics))
+        if "default" in finite(metrics):  # an assessor dies of anything else
+            nni.report_intermediate_result(finite(metrics))
     elif sys.stderr.isatty():
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in _finite(metrics).items())
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in finite(metrics).items())
         print(f"\r\033[K{shown}", end="", file=sys.stderr, flush=True)
 
 
 def deliver(args: argparse.Namespace, record: dict, model: dict | None) -> None:
     """Print the result (alone), write the record and the weights, then tell NNI the result (inside)."""
-    record |= {"seconds": time.time() - record["started"], "versions": _versions()}
-    if "torch" in sys.modules:
-        record["torch_threads"] = sys.modules["torch"].get_num_threads()
+    complete(record)
     if not INSIDE_NNI and record["result"]:
         if sys.stderr.isatty():
             print(file=sys.stderr)  # end the line of epochs
         print(json.dumps({"status": record["status"], **record["result"]}), flush=True)
-    out = Path(os.environ["NNI_OUTPUT_DIR"]) if INSIDE_NNI else args.out
-    if out is not None:
+    if (out := output_folder(args)) is not None:
         write_record(out, record, model)
     if INSIDE_NNI and record["status"] in WITH_DEFAULT:
         import nni
 
-        nni.report_final_result(_finite({k: v for k, v in record["result"].items() if not k.startswith("test_")}))
+        nni.report_final_result(told(record["result"]))
+
+
+def complete(record: dict) -> None:
+    """Enter how long the trial took, and with what it ran."""
+    record |= {"seconds": time.time() - record["started"], "versions": _versions()}
+    if "torch" in sys.modules:
+        record["torch_threads"] = sys.modules["torch"].get_num_threads()
 
 
 def check(args: argparse.Namespace, job: Job) -> int:
@@ -263,7 +349,7 @@ def check(args: argparse.Namespace, job: Job) -> int:
 
 def check_metrics(metrics: dict, wanted: list[str]) -> None:
     """Raise UserMistake where a metric is not among a result's numbers, or may not be chosen by."""
-    known = [name for name in _finite(metrics) if not name.startswith("test_")]
+    known = [name for name in told(metrics)]
     for name in wanted:
         if name not in known:
             raise UserMistake(f"there is no metric {name!r} to search by; choose from: {', '.join(known)}")
@@ -279,21 +365,17 @@ def _ignore(metrics: dict) -> None:
     pass
 
 
-def _is_number(value) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _finite(metrics: dict) -> dict:
-    """The finite numbers among the metrics: all that NNI can take, each an axis of its web UI."""
-    return {name: value for name, value in metrics.items() if _is_number(value) and math.isfinite(value)}
-
-
 def _versions() -> dict[str, str]:
     versions = {"python": sys.version.split()[0]}
     for package in PACKAGES:
         if package in sys.modules:
-            versions[package] = importlib.metadata.version(package)
+            versions[package] = _version(package)
     return versions
+
+
+@lru_cache
+def _version(package: str) -> str:
+    return importlib.metadata.version(package)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 python nni_main.py                                         # the default task, 20 trials
 python nni_main.py eprop_digits --tuner random --trials 50 --concurrency 2
 python nni_main.py eprop_digits --duration 2h --assessor medianstop --keep
+python nni_main.py eprop_digits --machines machines.json   # trials run on other machines, by SSH
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from runner import resume
 from runner.flags import OneLineParser, UserMistake, add_trial_flags, count, thread_environment, trial_flags
+from runner.tensorboard import check_tensorboard
 from search_spaces import levels, load_space, split_task, task_names
 from tuners import ASSESSORS, DEFAULT_TUNER, REFUSED_TUNERS, TUNERS, WITH_AIMS, WITH_JOURNAL
 from tuners.aim import Aim, parse_limit, parse_objectives
@@ -31,11 +34,16 @@ DEFAULT_TASK = "eprop_digits"
 DEFAULT_TRIALS = 20
 DEFAULT_PORT = 8080
 MOST_CONCURRENT = 8  # trials at once, unless told
+REPORT_SECONDS = 600  # the report after a search is given up after so long
 
 
 def main() -> int:
     """Check the request, then run the search. Returns the exit status: 2 for a mistake found before the start."""
-    args = parse_arguments()
+    try:
+        args = parse_arguments()
+    except UserMistake as mistake:
+        print(f"nni_main.py: {mistake}", file=sys.stderr)
+        return 2
     os.environ.update(thread_environment(args.threads))
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost," + os.environ.get("no_proxy", "")
     handle_signals()
@@ -43,9 +51,24 @@ def main() -> int:
         space = load_space(args.task)
         check_request(args, space)
         check_machine(args)
-        if args.check:
+        if args.headless:
+            check_headless(args)
+        elif args.dask:
+            raise UserMistake("--dask needs --headless")
+        elif args.resume:
+            raise UserMistake(f"--resume {args.id}: it ran with NNI's manager; only --headless searches can go on")
+        if args.machines:
+            check_machines(args)
+        if args.resume:
+            resume.check_space_unchanged(args.experiments / args.id, space)
+        elif args.check:
             check_trial(args)
-        reserve_folder(args)
+        if not args.resume:
+            reserve_folder(args)
+            resume.save_request(args.experiments / args.id, args, space)
+        if args.headless:
+            with resume.hold(args.experiments / args.id):
+                return search_headless(args, space)
     except (UserMistake, ValueError) as mistake:
         print(f"nni_main.py: {mistake}", file=sys.stderr)
         return 2
@@ -85,12 +108,21 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "--port", type=count(1024, 65535), help=f"of the web UI (default: first free from {DEFAULT_PORT})"
     )
     parser.add_argument("--id", type=experiment_id, help="name of the experiment's folder (default: task and time)")
+    parser.add_argument("--machines", type=Path, metavar="FILE", help="JSON list of machines for the trials, by SSH")
     parser.add_argument("--keep", action="store_true", help="leave the web UI up after the last trial, until Ctrl-C")
     parser.add_argument("--no-check", dest="check", action="store_false", help="skip the check of one epoch beforehand")
+    parser.add_argument("--no-report", dest="report", action="store_false", help="make no report after the search")
     parser.add_argument("--experiments", type=Path, default=ROOT / "experiments", help="folder of all experiments")
+    parser.add_argument("--headless", action="store_true", help="without NNI's manager: no web UI, no port, no Node")
+    parser.add_argument("--dask", metavar="ADDRESS", help="with --headless: the workers of this Dask scheduler run it")
+    parser.add_argument("--resume", metavar="ID", type=experiment_id, help="go on with an experiment that was ended")
     add_trial_flags(parser)
     args = parser.parse_args(arguments)
-    args.concurrency = args.concurrency or args.gpus or min(len(os.sched_getaffinity(0)), MOST_CONCURRENT)
+    if args.resume:
+        args = resume.apply_request(parser, arguments, args.experiments.resolve() / args.resume)
+        args.id = args.resume
+    if args.concurrency is None and not args.machines:  # check_machines sets it otherwise
+        args.concurrency = args.gpus or min(len(os.sched_getaffinity(0)), MOST_CONCURRENT)
     args.device = "cuda" if args.gpus else args.device
     args.threads = int(thread_environment(args.threads)["OMP_NUM_THREADS"])
     args.experiments = args.experiments.resolve()
@@ -141,6 +173,8 @@ def check_request(args: argparse.Namespace, space: dict) -> None:
     from setup_hpo import check_tonic
 
     check_tonic(split_task(args.task)[1], args.tonic)
+    if args.tensorboard:
+        check_tensorboard()
     try:
         for level in levels(space):
             validate_search_space(level, raise_exception=True)
@@ -210,8 +244,10 @@ def check_machine(args: argparse.Namespace) -> None:
         raise UserMistake(f"--experiments {args.experiments}: {error.strerror}") from None
     if not os.access(args.experiments, os.W_OK):
         raise UserMistake(f"--experiments {args.experiments}: no permission to write there")
-    if args.id and (args.experiments / args.id).exists():
+    if args.id and not args.resume and (args.experiments / args.id).exists():
         raise UserMistake(f"--id {args.id}: {args.experiments / args.id} exists already; choose another id")
+    if args.headless:
+        return  # no manager and no port
     for pid, identifier, port in leftover_managers(args.experiments):
         raise UserMistake(
             f"the manager of experiment {identifier} is still running on port {port}, though its nni_main.py is gone; "
@@ -223,6 +259,39 @@ def check_machine(args: argparse.Namespace) -> None:
         check_nni()
     except RuntimeError as error:
         raise UserMistake(str(error)) from None
+
+
+def check_headless(args: argparse.Namespace) -> None:
+    """Refuse what needs NNI's manager, and a Dask cluster that cannot be had. Raises UserMistake."""
+    needing = {"assessor": args.assessor != "none", "port": args.port, "keep": args.keep, "machines": args.machines}
+    if flags := [f"--{name}" for name, given in needing.items() if given]:
+        raise UserMistake(f"{flags[0]} needs NNI's manager, which --headless does without: leave one of them out")
+    if args.dask:
+        from runner.dask_slots import check_cluster
+
+        check_cluster(args.dask, ROOT, args.data_dir)
+
+
+def check_machines(args: argparse.Namespace) -> None:
+    """Read --machines and look at each; sets args.machines to the list, and the concurrency. Raises UserMistake."""
+    import train_hpo
+    from runner import machines
+    from runner.machine_checks import check_code_folder, check_machines, packages_for
+
+    if args.gpus:
+        raise UserMistake(f"--gpus {args.gpus} with --machines: each machine's number of GPUs stands in the file")
+    args.machines = machines.read_machines(args.machines)
+    if gpus := sum(machine.gpus for machine in args.machines):
+        args.device = "cuda"
+        if (args.concurrency or 1) > gpus:
+            raise UserMistake(f"--concurrency {args.concurrency}: the machines have {gpus} GPUs, each takes one trial")
+    check_code_folder(ROOT)
+    packages = packages_for(train_hpo.OBJECTIVES[split_task(args.task)[0]].params, args.tonic)
+    found, notes = check_machines(args.machines, packages)
+    for note in notes:
+        print(f"note: {note}; the same parameters may give other figures there")
+    least = min(min(each["cores"], MOST_CONCURRENT) for each in found)
+    args.concurrency = args.concurrency or gpus or least * len(found)
 
 
 def reserve_folder(args: argparse.Namespace) -> None:
@@ -260,11 +329,18 @@ def trial_command(args: argparse.Namespace) -> list[str]:
     return [sys.executable, "main_hpo.py", "--task", args.task, *trial_flags(args)]
 
 
+def remote_command(args: argparse.Namespace, machine) -> list[str]:
+    """Return the command of one trial on another machine."""
+    flags = trial_flags(argparse.Namespace(**vars(args) | {"data_dir": None}))
+    data = ["--data-dir", machine.data] if machine.data else []
+    return [f"{machine.python}/python", "main_hpo.py", "--task", args.task, *flags, *data]
+
+
 def configure(args: argparse.Namespace, space: dict):
     """Return NNI's ExperimentConfig for the request."""
     from nni.experiment import ExperimentConfig
 
-    config = ExperimentConfig("local")
+    config = ExperimentConfig("remote" if args.machines else "local")
     config.experiment_name = args.task
     config.experiment_working_directory = args.experiments
     config.search_space = space
@@ -277,6 +353,10 @@ def configure(args: argparse.Namespace, space: dict):
     config.tuner = algorithm(tuner_settings(args))
     if args.assessor != "none":
         config.assessor = algorithm(ASSESSORS[args.assessor](fixed_epochs(space)))
+    if args.machines:
+        from runner import machines
+
+        machines.configure(config, args.machines)
     if args.gpus:
         config.trial_gpu_number = 1
         config.training_service.gpu_indices = list(range(args.gpus))
@@ -336,7 +416,47 @@ def search(args: argparse.Namespace, space: dict) -> int:
         following.cut_off()
         results.write_table()
         print_closing(results, console)
+    if args.report and results.entries and exit_status in (0, 130):  # what is terminated shall end at once
+        make_report(results.folder, console)
     return exit_status or (0 if results.ranking() else 1)
+
+
+def search_headless(args: argparse.Namespace, space: dict) -> int:
+    """Run the search without NNI's manager; returns the exit status. The results are written however it ends."""
+    from main_hpo import run_trial
+    from runner import headless
+    from runner.records import Results
+    from runner.search import Search
+
+    results = Results(args.experiments / args.id, lambda parameters: repeat_command(args, parameters), args.aim)
+    search = Search(results, results.folder / "events.jsonl", args.trials, args.duration, Console())
+    words = tuple(trial_command(args)[2:])
+    if args.dask:
+        from runner.dask_slots import DaskSlots
+
+        slots = DaskSlots(args.dask, ROOT, run_trial, words, args.trial_duration)
+    else:
+        log = results.folder / "log"
+        slots = headless.LocalSlots(args.concurrency, run_trial, words, log, args.trial_duration, args.gpus or 0)
+    where = f"on {args.dask}" if args.dask else f"{args.concurrency} at once"
+    search.console.print(f"experiment {args.id}: {args.tuner}, {args.trials} trials, {where}", soft_wrap=True)
+    exit_status = headless.conduct(search, lambda seed: tuner_settings(args), args.seed, space, slots)
+    if args.report and results.entries and exit_status in (0, 130):
+        make_report(results.folder, search.console)
+    return exit_status
+
+
+def make_report(folder: Path, console: Console) -> None:
+    """Let report_hpo.py make the report, in a process of its own: whatever becomes of it, the results are there."""
+    handle_signals()
+    words = [sys.executable, "report_hpo.py", str(folder)]
+    console.print("making the report; Ctrl-C leaves it out")
+    try:  # in a session of its own, so that Ctrl-C comes here alone; what ends this call kills it
+        status = subprocess.run(words, cwd=ROOT, timeout=REPORT_SECONDS, start_new_session=True).returncode
+    except (KeyboardInterrupt, SystemExit, OSError, subprocess.TimeoutExpired) as error:
+        status = type(error).__name__
+    if status != 0:
+        console.print(f"no report ({status}); it can be made later: python report_hpo.py {folder}", soft_wrap=True)
 
 
 def start_manager(experiment, args: argparse.Namespace, events: Path) -> None:
@@ -344,9 +464,15 @@ def start_manager(experiment, args: argparse.Namespace, events: Path) -> None:
     from runner import manager
 
     port = args.port or manager.next_free_port(DEFAULT_PORT)
+    environ = thread_environment(args.threads)
+    if args.machines:
+        from runner import machines
+
+        settings = events.with_name("machines.json")
+        environ |= machines.write_settings(settings, args.machines, lambda m: remote_command(args, m), environ)
     while True:
         try:
-            return manager.start_manager(experiment, port, events, thread_environment(args.threads))
+            return manager.start_manager(experiment, port, events, environ)
         except RuntimeError as error:
             lost = isinstance(error, manager.PortTaken) or not manager.port_is_free(port)
             if args.port or not lost:

@@ -1,97 +1,137 @@
-"""After the search: a picture of its trials, as PNG and PDF, beside the tables that the search itself writes.
+"""After a search, also a running one: a page with its pictures, the best trained again, several searches compared.
 
-python report_hpo.py experiments/<id>
+python report_hpo.py experiments/<id>                              # report/index.html, each picture as PNG and PDF
+python report_hpo.py experiments/<id> --retrain --splits 10 --seeds 3   # the best again: figures that can be quoted
+python report_hpo.py experiments/<id> --retrain --top 5
+python report_hpo.py --compare <id> <id> ...                       # side by side, with a paired test
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
-from runner.flags import OneLineParser, UserMistake
-from runner.records import read_journal
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-COLUMNS = 5  # panels in a row
-LOG_RATIO = 5  # a parameter whose values span more than this is drawn on a logarithmic axis
-FEW = 6  # so many different values, or fewer, are drawn as choices
+from runner.flags import OneLineParser, UserMistake, count
+
+ROOT = Path(__file__).resolve().parent
 
 
 def main() -> int:
-    """Draw the trials of one experiment."""
-    parser = OneLineParser(description="Draw the trials of an experiment.")
-    parser.add_argument("folder", type=Path, help="experiments/<id>")
-    folder = parser.parse_args().folder
+    """Do what the command line says. Returns the exit status: 2 for a mistake, 130 after Ctrl-C."""
+    args = parse_arguments()
     try:
-        entries = scored_trials(folder)
+        return compare(args) if args.compare else report(args)
     except UserMistake as mistake:
         print(f"report_hpo.py: {mistake}", file=sys.stderr)
         return 2
-    (folder / "report").mkdir(exist_ok=True)
-    figure = draw_trials(entries)
-    for suffix in ("png", "pdf"):
-        figure.savefig(folder / "report" / f"trials.{suffix}", dpi=130)
-        print(folder / "report" / f"trials.{suffix}")
+    except RuntimeError as error:
+        print(f"report_hpo.py: {error}; what is done is kept, the same command goes on from there", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("report_hpo.py: interrupted; what is done is kept, the same command goes on from there", file=sys.stderr)
+        return 130
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = OneLineParser(description="Report a search.", epilog="An experiment is its folder, or its id.")
+    parser.add_argument("experiment", nargs="?", help="experiments/<id>")
+    parser.add_argument("--compare", nargs="+", metavar="ID", help="put these experiments side by side")
+    parser.add_argument("--out", type=Path, help="folder of the comparison (default: beside the first experiment)")
+    parser.add_argument("--retrain", action="store_true", help="train the best configuration again before reporting")
+    parser.add_argument("--top", type=count(1), default=1, help="so many of the best configurations (default 1)")
+    parser.add_argument("--splits", type=count(1), default=10, help="train/validation splits 0, 1, ... (default 10)")
+    parser.add_argument("--seeds", type=count(1), default=3, help="seeds on each split (default 3)")
+    parser.add_argument("--data-dir", type=Path, help="folder of the datasets (default: the search's)")
+    parser.add_argument("--experiments", type=Path, default=ROOT / "experiments", help="folder of all experiments")
+    args = parser.parse_args(arguments)
+    if bool(args.experiment) == bool(args.compare):
+        parser.error("give one experiment, or --compare with two or more")
+    if args.compare and (args.retrain or len(set(args.compare)) < 2):
+        parser.error("--compare takes two or more different experiments, and no --retrain: retrain each before")
+    return args
+
+
+def experiment_folder(given: str, experiments: Path) -> Path:
+    """Return the folder of an experiment named by its path or id. Raises UserMistake where there is none."""
+    for folder in (Path(given), experiments / given):
+        if folder.is_dir():
+            return folder
+    there = sorted(path.parent.name for path in experiments.glob("*/journal.jsonl") if path.parent.name != "_latest")
+    raise UserMistake(f"no experiment {given!r}; in {experiments} there are: {', '.join(there) or 'none'}")
+
+
+def report(args: argparse.Namespace) -> int:
+    """Retrain where that is asked for, and write the page."""
+    from reports.read import read_search
+    from reports.sections import write_report
+
+    search = read_search(experiment_folder(args.experiment, args.experiments))
+    if args.retrain:
+        retrain(search, args)
+    with steps() as step:
+        page = write_report(search, step)
+    print_finals(search)
+    print(page)
     return 0
 
 
-def scored_trials(folder: Path) -> list[dict]:
-    """Return the journal entries that carry a score, in the order of their start. Raises UserMistake where none do."""
-    if not (folder / "journal.jsonl").exists():
-        raise UserMistake(f"{folder} has no journal.jsonl: give the folder of an experiment, experiments/<id>")
-    entries = [entry for entry in read_journal(folder / "journal.jsonl") if "default" in entry["result"]]
-    if not entries:
-        raise UserMistake(f"{folder}: no trial has a result yet")
-    return sorted(entries, key=lambda entry: entry["sequence"])
+def retrain(search, args: argparse.Namespace) -> None:
+    """Train the best again, with a progress bar. Raises UserMistake, RuntimeError as `reports.final.retrain_best`."""
+    from reports.final import retrain_best
+
+    if not search.ranking:
+        raise UserMistake(f"{search.folder}: no trial has a score, so there is nothing to train again")
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        names = [entry["trial"] for entry in search.ranking[: args.top]]
+        lines = {name: bar.add_task(f"trial {name} again", total=args.splits * args.seeds) for name in names}
+        retrain_best(search, args.top, args.splits, args.seeds, args.data_dir, lambda name: bar.advance(lines[name]))
 
 
-def draw_trials(entries: list[dict]):
-    """Return a figure: best so far over the trials, and the score against each searched parameter."""
-    from matplotlib.figure import Figure
+def print_finals(search) -> None:
+    """Print what the trainings again came to."""
+    from reports.final import final_sentences, read_finals
 
-    searched = [name for name in dict.fromkeys(name for entry in entries for name in entry["parameters"])]
-    searched = [name for name in searched if len({str(entry["parameters"].get(name)) for entry in entries}) > 1]
-    rows = -(-(len(searched) + 1) // COLUMNS)
-    figure = Figure(figsize=(3 * COLUMNS, 2.8 * rows), layout="constrained")
-    panels = figure.subplots(rows, COLUMNS, squeeze=False, sharey=True).flatten()
-    draw_progress(panels[0], entries)
-    for panel, name in zip(panels[1:], searched, strict=False):
-        draw_parameter(panel, entries, name)
-    for panel in panels[len(searched) + 1 :]:
-        panel.set_axis_off()
-    for panel in panels[::COLUMNS]:
-        panel.set_ylabel("best validation accuracy")
-    return figure
+    if finals := read_finals(search):
+        for sentence in final_sentences(search, finals):
+            print(sentence)
 
 
-def draw_progress(panel, entries: list[dict]) -> None:
-    """Scores in the order of the trials' start, and the best so far."""
-    scores = [entry["result"]["default"] for entry in entries]
-    panel.plot(range(1, len(scores) + 1), scores, "o", color="tab:blue", alpha=0.6, label="trial")
-    best = [max(scores[: end + 1]) for end in range(len(scores))]
-    panel.step(range(1, len(scores) + 1), best, where="post", color="tab:orange", label="best so far")
-    panel.set_xlabel("trial")
-    panel.legend(loc="lower right")
+def compare(args: argparse.Namespace) -> int:
+    """Write the page on several experiments."""
+    from reports.compare import write_comparison
+    from reports.read import read_search
+
+    folders = [experiment_folder(given, args.experiments) for given in args.compare]
+    searches = {folder.resolve().name: read_search(folder) for folder in folders}
+    if len(searches) < len(folders):
+        raise UserMistake(f"--compare {' '.join(args.compare)}: some are the same experiment, or have the same name")
+    for name, search in searches.items():
+        if not search.scored:
+            raise UserMistake(f"{name}: no trial has a score, so there is nothing to compare")
+    with steps() as step:
+        page = write_comparison(
+            searches, args.out or folders[0].resolve().parent / f"compare-{'-'.join(searches)}", step
+        )
+    print(page)
+    return 0
 
 
-def draw_parameter(panel, entries: list[dict], name: str) -> None:
-    """Scores against one parameter; the best trial is marked."""
-    from matplotlib.ticker import LogLocator
-
-    having = [entry for entry in entries if name in entry["parameters"]]
-    having.sort(key=lambda entry: (isinstance(entry["parameters"][name], str), entry["parameters"][name]))
-    values = [entry["parameters"][name] for entry in having]
-    scores = [entry["result"]["default"] for entry in having]
-    if isinstance(values[-1], str) or len(set(values)) <= FEW < len(values):
-        values = [str(value) for value in values]  # an axis of names
-        panel.margins(x=0.2)
-    elif min(values) > 0 and max(values) / min(values) > LOG_RATIO:
-        panel.set_xscale("log", subs=[])
-        panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        panel.xaxis.set_major_formatter("{x:g}")
-    panel.plot(values, scores, "o", color="tab:blue", alpha=0.6)
-    top = scores.index(max(scores))
-    panel.plot(values[top : top + 1], scores[top : top + 1], "*", color="tab:orange", markersize=14)
-    panel.set_xlabel(name)
+@contextmanager
+def steps():
+    """Show on a terminal what is being done; give the function that is told."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda text: None
+        return
+    with console.status("report") as status:
+        yield lambda text: status.update(f"report: {text}")
 
 
 if __name__ == "__main__":

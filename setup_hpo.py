@@ -11,16 +11,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from loaders import Data, braille, digits, images, tonic_data
+from loaders import Data, braille, cifar, digits, images, tonic_data
 
 DATASETS = {
     "braille": braille.load,
     "digits": digits.load,
     "mnist": images.load,
+    "fashion": images.load_fashion,
+    "cifar10": cifar.load_cifar10,
+    "cifar100": cifar.load_cifar100,
     "tonic": tonic_data.load,  # which of them, --tonic says
 }
 TEST_FRACTION = 0.2  # outer test part, never seen by a search
-TEST_FRACTIONS = {"mnist": 0.1}  # with only its 10,000 test images at hand: 7,000 / 2,000 / 1,000
+TEST_FRACTIONS = {"mnist": 0.1, "fashion": 0.1}  # with only the 10,000 test images at hand: 7,000 / 2,000 / 1,000
 VALIDATION_FRACTION = 2 / 9  # of the rest: train : validation = 7 : 2
 
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 @dataclass
@@ -20,6 +20,7 @@ class Result:
     metrics: dict[str, float | int | str]
     status: str  # ok | silent | saturated | interrupted
     model: dict | None  # for model.pt, loadable with weights_only=True; or, all NumPy arrays, for model.npz
+    predicted: Any = None  # class of each sample of the test part (B,), where the objective tells it
 
 
 class Objective(NamedTuple):
@@ -52,10 +53,15 @@ def train_eprop(params, splits, report: Callable[[dict], None], device: str, see
     best, status = training.fit(net, train, validation, report, seed)
     net = rebuild(best.saved).to(device)
     plain_train = training.Encoded(splits.train, params, seed)  # not augmented
+
+    def measure() -> tuple:
+        return training.measures(net, plain_train, validation, test), training.predictions(net, test)
+
     try:
-        measures = training.measures(net, plain_train, validation, test)
+        measures, predicted = measure()
     except KeyboardInterrupt:
-        status, measures = "interrupted", training.measures(net, plain_train, validation, test)
+        status = "interrupted"
+        measures, predicted = measure()
     seconds = time.perf_counter() - start
     metrics = {
         "default": best.accuracy,
@@ -64,7 +70,7 @@ def train_eprop(params, splits, report: Callable[[dict], None], device: str, see
         **measures,
         "seconds": seconds,
     }
-    return Result(metrics, status, best.saved | {"class_names": list(names)})
+    return Result(metrics, status, best.saved | {"class_names": list(names)}, predicted)
 
 
 def check_eprop(params, data) -> None:
@@ -86,9 +92,29 @@ def train_streamnet(params, splits, report: Callable[[dict], None], device: str,
     return Result(*objective.train_streamnet(params, splits, report, device, seed))
 
 
+def train_whetstone(params, splits, report: Callable[[dict], None], device: str, seed: int) -> Result:
+    """Train a net whose units are sharpened to steps (`models.whetstone_params.WhetstoneParams`); it is scored binary.
+
+    A reported "default" is the best validation accuracy so far with all units forced to steps; once they have become
+    that by training, the best since. The model is for `models.whetstone_net.rebuild`. A KeyboardInterrupt after the
+    first epoch ends the training. Raises ValueError for data that are not images.
+    """
+    from models import whetstone_training
+
+    return Result(*whetstone_training.train(params, splits, report, device, seed))
+
+
+def check_whetstone(params, data) -> None:
+    """Raise ValueError where the parameters do not fit the data."""
+    from models.whetstone_training import check
+
+    check(params, data)
+
+
 OBJECTIVES = {
     "eprop": Objective("models.rsnn:EpropParams", train_eprop, ("events", "images"), check_eprop),
     "streamnet": Objective("simulator.params:StreamnetParams", train_streamnet, ("images",)),
+    "whetstone": Objective("models.whetstone_params:WhetstoneParams", train_whetstone, ("images",), check_whetstone),
 }
 
 

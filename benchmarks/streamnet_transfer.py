@@ -79,7 +79,7 @@ def transfer(params: StreamnetParams, splits, quick: bool) -> dict[int, float]:
     samples = len(splits.train.y) // 10 if quick else params.samples
     curve = {}
     for steps in STEPS:
-        metrics, _, _ = train_streamnet(
+        metrics, *_ = train_streamnet(
             replace(params, steps=steps, samples=samples), splits, lambda _: None, "cpu", seed=0
         )
         curve[steps] = metrics["test_accuracy"]

@@ -58,7 +58,16 @@ def main() -> None:
 
 def run_search(repository: Path, identifier: str, trials: int, seed: int) -> tuple[Path, dict]:
     """Run one search to its end; return its folder and what the REST API said while the web UI was up."""
-    words = [sys.executable, "nni_main.py", "eprop_digits_short", "--keep", "--id", identifier, "--no-check"]
+    words = [
+        sys.executable,
+        "nni_main.py",
+        "eprop_digits_short",
+        "--keep",
+        "--id",
+        identifier,
+        "--no-check",
+        "--no-report",
+    ]
     words += ["--trials", str(trials), "--concurrency", "4", "--seed", str(seed), "--tuner", "random"]
     process = subprocess.Popen(words, cwd=repository, stdout=subprocess.PIPE, text=True)
     url, answers = None, {}

@@ -11,12 +11,10 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 from statistics import fmean
 
+from benchmarks.whetstone_grid import points, read_table
 from tuners.space import everything
-
-GRID = Path(__file__).parent / "data" / "whetstone_digits_grid.json"
 
 
 @dataclass(frozen=True)
@@ -42,10 +40,11 @@ def whetstone_grid(seed: int) -> Problem:
 
     Searches take the training seeds in turn.
     """
-    table = json.loads(GRID.read_text())
+    table = read_table()
     chosen = seed % len(table["seeds"])
-    seen = {_key(point["params"]): point["validation"][chosen] for point in table["points"]}
-    judged = {_key(p["params"]): fmean(_without(p["validation"], chosen)) for p in table["points"]}
+    rows = dict(zip(map(_key, points(table["space"])), table["validation"], strict=True))
+    seen = {key: values[chosen] for key, values in rows.items()}
+    judged = {key: fmean(_without(values, chosen)) for key, values in rows.items()}
     best = max(judged.values())
     return Problem(
         "a grid", table["space"], lambda p: seen[_key(p)], lambda p: judged[_key(p)], max(seen.values()), best, 40
@@ -55,12 +54,12 @@ def whetstone_grid(seed: int) -> Problem:
 def whole_grid() -> tuple[float, float]:
     """Return how many points are within 0.01 of the best as judged, and in what part of the seeds that point is which
     is best on the seed itself: what the whole grid, trained with one seed, gets. Means over the seeds."""
-    seeds = range(len(json.loads(GRID.read_text())["seeds"]))
+    seeds = range(len(read_table()["seeds"]))
     near, found = [], []
     for problem in map(whetstone_grid, seeds):
-        points = list(everything(problem.space))
-        near.append(sum(problem.best - problem.judged(point) <= 0.01 for point in points))
-        found.append(problem.best - problem.judged(max(points, key=problem.value)) <= 0.01)
+        every = points(problem.space)
+        near.append(sum(problem.best - problem.judged(point) <= 0.01 for point in every))
+        found.append(problem.best - problem.judged(max(every, key=problem.value)) <= 0.01)
     return fmean(near), fmean(found)
 
 

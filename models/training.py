@@ -126,10 +126,13 @@ def fit(net: RSNN, train: Encoded, validation: Encoded, report: Report, seed: in
 
 def accuracy(net: RSNN, samples: Encoded) -> float:
     """Return the part of the samples that the net classifies correctly."""
-    correct = 0
-    for x, y in _batches(samples, np.arange(len(samples.y)), EVALUATION_BATCH):
-        correct += int((eprop.predict(net, eprop.run(net, x).outputs).cpu().numpy() == y).sum())
-    return correct / len(samples.y)
+    return int((predictions(net, samples) == samples.y).sum()) / len(samples.y)
+
+
+def predictions(net: RSNN, samples: Encoded) -> np.ndarray:
+    """Return the class that the net gives each sample (B,)."""
+    batches = _batches(samples, np.arange(len(samples.y)), EVALUATION_BATCH)
+    return np.concatenate([eprop.predict(net, eprop.run(net, x).outputs).cpu().numpy() for x, _ in batches])
 
 
 def measures(net: RSNN, train: Encoded, validation: Encoded, test: Encoded) -> dict[str, float | int]:

@@ -51,6 +51,7 @@ def add_trial_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=count(1), help="threads of a trial (default: OMP_NUM_THREADS, else 1)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="cpu", help="where to train (default cpu)")
     parser.add_argument("--tonic", metavar="NAME", help="which of tonic's datasets a task on them takes, such as SHD")
+    parser.add_argument("--tensorboard", action="store_true", help="write each trial's epochs for TensorBoard")
     parser.add_argument("--data-dir", type=Path, default=os.environ.get("HPO_DATA_DIR"), help="folder of the datasets")
 
 
@@ -60,6 +61,8 @@ def trial_flags(args: argparse.Namespace) -> list[str]:
     for name in ("seed", "split_seed", "test_seed", "repeats", "threads", "device", "tonic"):
         if getattr(args, name) is not None:
             words += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
+    if args.tensorboard:
+        words.append("--tensorboard")
     if args.data_dir is not None:
         words += ["--data-dir", str(Path(args.data_dir).resolve())]
     return words

@@ -27,6 +27,7 @@ import psutil
 PRELOAD = Path(__file__).with_name("preload.js")
 NNI_VERSION = "3.0"
 MARK = "HPO_MANAGED_BY"  # environment variable of manager, tuner and trials: "<our pid> <our start> <experiment id>"
+START_SECONDS = 60.0  # for the manager to answer; NNI's launcher gives it 3, too few on a busy machine
 STOP_SECONDS = 20.0  # NNI's manager itself needs about 2 to 6 s, 5 of them where a trial ignores SIGINT
 OWN_START = psutil.Process().create_time()  # once: it moves when the clock is set
 PATCHED = {  # what the preload builds on
@@ -157,7 +158,7 @@ def start_manager(experiment, port: int, events: Path, environ: dict[str, str]) 
     offset = events.stat().st_size if events.exists() else 0
     atexit.register(stop_manager, experiment)
     try:
-        with _environment(_preload_environment(experiment, events) | environ):
+        with _environment(_preload_environment(experiment, events) | environ), _patience():
             experiment.start(port, run_mode=RunMode.Detach)  # other modes print the manager's messages
         _check_repairs(events, offset)
         _check_addresses(experiment)
@@ -186,6 +187,35 @@ def _environment(extra: dict[str, str]) -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+@contextlib.contextmanager
+def _patience() -> Iterator[None]:
+    """Let NNI's launcher wait for the manager as long as its process lives, at most START_SECONDS."""
+    from nni.experiment import launcher
+
+    original = launcher._check_rest_server
+
+    def check(port: int, retry: int = 3, url_prefix: str | None = None) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while port_is_free(port) and _manager_runs() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        original(port, retry, url_prefix)
+
+    launcher._check_rest_server = check
+    try:
+        yield
+    finally:
+        launcher._check_rest_server = original
+
+
+def _manager_runs() -> bool:
+    """Tell whether a manager that this process has started lives."""
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            if child.status() != psutil.STATUS_ZOMBIE and _manager_flags(child.cmdline()):
+                return True
+    return False
 
 
 def _check_repairs(events: Path, offset: int) -> None:
@@ -223,11 +253,13 @@ def read_events(path: Path, offset: int) -> tuple[list[dict], int]:
     """Return the events that follow byte `offset` and the offset for the next call; a torn last line is left to it.
 
     {"event": "loaded", "patched"}    the manager is repaired
-    {"event": "start", "trial", "sequence", "parameter_id", "parameters", "time"}    a trial's process has started
+    {"event": "start", "trial", "sequence", "parameter_id", "parameters", "time"}    a trial's process has started;
+                                                                    "machine" too, where that is another one
     {"event": "end", "trial", "time", "exit_code", "signal", "final", "status", "cause"}    it has ended
     An end comes after the trial's metrics. `time` is in seconds since 1970; `exit_code` is None after a signal;
     `final`: NNI has its final result; `status` is NNI's; `cause` is why NNI cancelled the trial, early_stopped |
-    timed_out | user | stopping, or None: it ended by itself or was killed from outside.
+    timed_out | user | stopping | machine_lost, or None: it ended by itself or was killed from outside.
+    {"event": "machine", "machine", "state", "reason", "time"}    another machine is up | failed | lost | given_up
     """
     try:
         with open(path, "rb") as file:

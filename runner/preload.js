@@ -8,22 +8,25 @@ const { AsyncLocalStorage } = require('async_hooks');
 const crypto = require('crypto');
 const fs = require('fs');
 const Module = require('module');
-const net = require('net');
 const os = require('os');
 const path = require('path');
 const { setTimeout: sleep } = require('timers/promises');
+const { LOOPBACK, listenOnLoopback, schedule } = require('./shared.js');
 
 const NNI_VERSION = '3.0.0'; // as nni_node/package.json of nni 3.0 says
 const WRONG_NNI = 70; // exit status
-const LOOPBACK = '127.0.0.1';
 const RETRY_MS = 1000;
+const TUNER_MS = 60000; // for the tuner's process to answer; NNI gives it 10 s, too few on a busy machine
 const LETTERS = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789';
 
 const eventsFile = process.env.HPO_EVENTS;
+const remoteFile = process.env.HPO_REMOTE; // what remote.js needs; set where trials run on other machines
 const patched = []; // names of what has been repaired
 const forms = new Map(); // trial id -> NNI's request for that trial
 const signals = new Map(); // trial id -> signal that ended its process
-const causes = new Map(); // trial id -> why it was cancelled: early_stopped | timed_out | user | stopping
+// trial id -> why it was cancelled: early_stopped | timed_out | user | stopping | machine_lost
+const causes = new Map();
+const machines = new Map(); // trial id -> the machine on which it runs, where that is another one
 const cancelling = new Map(); // trial id -> promise of NNI's cancelTrialJob while it is at work
 const finals = new Set(); // ids of trials whose final result has come
 const storing = new Map(); // trial id -> promise: the metrics that came so far are stored and told to the tuner
@@ -33,37 +36,18 @@ let stopping = false;
 
 hideFromChildren();
 listenOnLoopback();
+patched.push('net.Server.listen');
 repairWhenLoaded();
 
 // Tuner and trials inherit the manager's environment; they get NODE_OPTIONS as the user had it.
 function hideFromChildren() {
     delete process.env.HPO_EVENTS;
+    delete process.env.HPO_REMOTE;
     delete process.env.NODE_OPTIONS;
     if (process.env.HPO_NODE_OPTIONS) {
         process.env.NODE_OPTIONS = process.env.HPO_NODE_OPTIONS;
     }
     delete process.env.HPO_NODE_OPTIONS;
-}
-
-// NNI's REST server, which asks for no password, listens on every interface and has no option to change that.
-function listenOnLoopback() {
-    const { listen } = net.Server.prototype;
-    net.Server.prototype.listen = function (...args) {
-        return listen.apply(this, withHost(args));
-    };
-    patched.push('net.Server.listen');
-}
-
-function withHost([first, ...rest]) {
-    if (first !== null && typeof first === 'object') { // options, or a handle (which has no port)
-        const options = first.port !== undefined && !first.host && !first.path ? { ...first, host: LOOPBACK } : first;
-        return [options, ...rest];
-    }
-    if (first === undefined || first === null || typeof first === 'function') { // any port
-        return [0, LOOPBACK, ...[first, ...rest].filter(argument => typeof argument === 'function')];
-    }
-    const isPort = !Number.isNaN(Number(first)); // otherwise the path of a socket
-    return isPort && typeof rest[0] !== 'string' ? [first, LOOPBACK, ...rest] : [first, ...rest];
 }
 
 // main.js loads core/nnimanager before it starts anything; by then NNI's own module paths are set up.
@@ -93,6 +77,17 @@ function repairAll(nniNode) {
     repairManager(find('core/nnimanager', 'NNIManager'));
     wrap(find('common/trial_keeper/process', 'TrialProcess'), 'resolveStop', resolveStop);
     wrap(find('common/trial_keeper/task_scheduler', 'TaskScheduler'), 'schedule', schedule);
+    const { globals } = require(path.join(nniNode, 'common/globals'));
+    wrap(find('extensions/nniTensorboardManager', 'NNITensorboardManager'), 'getTensorboardStartCommand',
+        async function (original, ...args) {
+            return tensorboardCommand(globals.args.pythonInterpreter, await original.apply(this, args));
+        });
+    const { getTunerServer } = require(path.join(nniNode, 'core/tuner_command_channel'));
+    wrap(getTunerServer().constructor, 'init', waitForTuner);
+    if (remoteFile) {
+        const ours = { nniNode, find, wrap, record, causes, signals, machines, isStopping: () => stopping };
+        require('./remote.js').repair(remoteFile, ours);
+    }
     record({ event: 'loaded', patched });
 }
 
@@ -101,6 +96,7 @@ function repairService(V3asV1) {
     wrap(V3asV1, 'submitTrialJob', submitTrialJob);
     wrap(V3asV1, 'cancelTrialJob', cancelTrialJob);
     wrap(V3asV1, 'getTrialJob', getTrialJob);
+    wrap(V3asV1, 'getTrialOutputLocalPath', getTrialOutputLocalPath);
 }
 
 function repairManager(NNIManager) {
@@ -309,16 +305,36 @@ function exitCodeForNni(id, exitCode) {
     return exitCode ?? (signals.has(id) ? 128 + os.constants.signals[signals.get(id)] : null);
 }
 
-// NNI refuses a request for as many GPUs as there are, so that one GPU never gets a trial.
-async function schedule(original, experimentId, trialId, gpuNumber, restrictions) {
-    const isTheOnly = gpuNumber === 1 && this.gpus.length === 1;
-    return original.call(this, experimentId, trialId, isTheOnly ? 0.999 : gpuNumber, restrictions);
+async function waitForTuner() {
+    const late = () => this.connect.reject(new Error(`the tuner did not connect in ${TUNER_MS / 1000} seconds`));
+    const timer = setTimeout(late, TUNER_MS);
+    await this.connect.promise;
+    clearTimeout(timer);
+}
+
+// NNI's TensorBoard button looks for a trial's logs in a folder to which no trial of NNI 3.0 writes.
+async function getTrialOutputLocalPath(original, id) {
+    return this.trialJobs[id] === undefined ? original.call(this, id) : this.v3.downloadTrialDirectory(id);
+}
+
+// NNI serves TensorBoard on every interface; and its command, which a shell runs, fails where a path has a blank or no
+// virtual environment is active. Of NNI's command, ['tensorboard', '--bind_all --logdir_spec=...', '--port=...'], the
+// option, the folders and the port are kept.
+function tensorboardCommand(python, [, logdir, port]) {
+    const [option, folders] = [logdir.slice(0, logdir.indexOf('=')), logdir.slice(logdir.indexOf('=') + 1)];
+    const words = ['-m tensorboard.main --host', LOOPBACK, option.replace('--bind_all ', ''), quoted(folders), port];
+    return ['exec', quoted(python), ...words];
+}
+
+function quoted(text) {
+    return `'${text.replaceAll("'", "'\\''")}'`;
 }
 
 function recordStart(id, time) {
     const { sequenceId, hyperParameters } = forms.get(id);
     const { parameter_id, parameters } = JSON.parse(hyperParameters.value);
-    record({ event: 'start', trial: id, sequence: sequenceId, parameter_id, parameters, time: time / 1000 });
+    const machine = machines.get(id);
+    record({ event: 'start', trial: id, sequence: sequenceId, parameter_id, parameters, time: time / 1000, machine });
 }
 
 function recordEnd(service, id, time, exitCode) {

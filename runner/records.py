@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import io
 import json
+import math
 import os
 import tempfile
 import time
@@ -22,18 +23,23 @@ WITH_DEFAULT = ("ok", "silent", "saturated", "early_stopped")  # statuses of tri
 STATUSES = (*WITH_DEFAULT, "failed", "timed_out", "killed", "lost", "interrupted")
 WEIGHTS_KEPT = 5  # the weights of so many trials stay on disk
 FIRST_COLUMNS = ["trial", "parameter_id", "default", "status", "cause"]
-CSV_SECONDS = 2.0  # results.csv is rewritten at most this often during a search
+CSV_SECONDS = 2.0  # results.csv is rewritten at most this often during a search,
+CSV_SHARE = 0.02  # and takes at most this share of its time
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write `data` so that `path` holds either its old content or all of the new, also after a crash."""
+def write_atomic(path: Path, data: bytes, sync: bool = True) -> None:
+    """Write `data` so that `path` holds either its old content or all of the new, also after a crash.
+
+    Without `sync` that holds where processes are killed, not where the machine itself goes down.
+    """
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fchmod(file.fileno(), 0o644)  # mkstemp's files are their owner's only
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -42,24 +48,55 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def write_record(folder: Path, record: dict, model: dict | None) -> None:
-    """Write a trial's weights (where there are any) and then its `record.json` into `folder`.
+    """Write a trial's weights (where there are any) and then its `record.json` into `folder`."""
+    write_packed(folder, pack_record(record), pack_model(model), sync=True)
 
-    The weights go to `model.npz` where all are NumPy arrays, so that nobody needs torch for them, else to `model.pt`.
-    """
+
+def write_packed(folder: Path, record: bytes, model: tuple[str, bytes] | None, sync: bool) -> None:
+    """Write what `pack_record` and `pack_model` returned, the weights first."""
     folder.mkdir(parents=True, exist_ok=True)
     if model is not None:
-        buffer, name = io.BytesIO(), "model.pt"
-        if all(type(value).__module__ == "numpy" for value in model.values()):
-            import numpy
+        write_atomic(folder / model[0], model[1], sync)
+    write_atomic(folder / "record.json", record, sync)
 
-            name = "model.npz"
-            numpy.savez(buffer, **model)
-        else:
-            import torch
 
-            torch.save(model, buffer)
-        write_atomic(folder / name, buffer.getvalue())
-    write_atomic(folder / "record.json", json.dumps(record, indent=2, default=str).encode())
+def pack_record(record: dict) -> bytes:
+    """Return the content of a trial's record.json."""
+    return json.dumps(record, indent=2, default=str).encode()
+
+
+def pack_model(model: dict | None) -> tuple[str, bytes] | None:
+    """Return the name and the content of a trial's file of weights, None where there are none.
+
+    It is `model.npz` where all are NumPy arrays, so that nobody needs torch for them, else `model.pt`.
+    """
+    if model is None:
+        return None
+    buffer = io.BytesIO()
+    if all(type(value).__module__ == "numpy" for value in model.values()):
+        import numpy
+
+        numpy.savez(buffer, **model)
+        return "model.npz", buffer.getvalue()
+    import torch
+
+    torch.save(model, buffer)
+    return "model.pt", buffer.getvalue()
+
+
+def is_number(value) -> bool:
+    """Tell whether a metric is a number; True and False are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def finite(metrics: dict) -> dict:
+    """Return the finite numbers among the metrics: all that NNI can take, each an axis of its web UI."""
+    return {name: value for name, value in metrics.items() if is_number(value) and math.isfinite(value)}
+
+
+def told(result: dict) -> dict:
+    """Return what a tuner is told of a trial's result: the finite numbers but those of the test part."""
+    return finite({name: value for name, value in result.items() if not name.startswith("test_")})
 
 
 def weights_in(folder: Path) -> list[Path]:
@@ -75,7 +112,7 @@ def read_record(folder: Path) -> dict | None:
         return None
 
 
-def append_line(path: Path, line: dict) -> None:
+def append_line(path: Path, line: dict, sync: bool = True) -> None:
     """Append one JSON line with a single write and fsync; a torn line of an earlier crash is closed first."""
     data = json.dumps(line, default=str).encode() + b"\n"
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
@@ -84,7 +121,8 @@ def append_line(path: Path, line: dict) -> None:
         if size and os.pread(handle, 1, size - 1) != b"\n":
             data = b"\n" + data
         os.write(handle, data)
-        os.fsync(handle)
+        if sync:
+            os.fsync(handle)
     finally:
         os.close(handle)
 
@@ -96,7 +134,7 @@ def read_journal(path: Path) -> list[dict]:
     """
     entries = {}
     for line in path.read_bytes().splitlines() if path.exists() else ():
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, TypeError, KeyError):
             entry = json.loads(line)
             entries[entry["parameter_id"]] = entry
     return list(entries.values())
@@ -113,6 +151,8 @@ def outcome(end: dict | None, record: dict | None) -> tuple[str, str | None]:
         return own_status, record.get("cause")
     if end is None or end.get("cause") == "stopping":
         return "interrupted", "the search ended first"
+    if end.get("cause") == "machine_lost":
+        return "lost", "its machine dropped out while it ran"
     if end.get("cause") == "early_stopped":
         if record and "default" in record.get("result", {}):
             return "early_stopped", "stopped by the assessor"
@@ -121,6 +161,8 @@ def outcome(end: dict | None, record: dict | None) -> tuple[str, str | None]:
         return "timed_out", "ran longer than --trial-duration"
     if end.get("cause") == "user":
         return "killed", "cancelled in the web UI"
+    if end.get("cause") == "worker_gone":
+        return "killed", "its worker died or left the cluster"
     if end.get("signal") or end.get("exit_code") is None:
         return "killed", f"ended by {end.get('signal') or 'a signal'}"
     if end["exit_code"] == 0 and end.get("final"):
@@ -166,10 +208,21 @@ class Results:
         self.folder = folder
         self.command = command
         self.aim = aim or Aim()
-        self.entries = read_journal(folder / "journal.jsonl")
-        self._csv_written = 0.0
+        self._entries = {entry["parameter_id"]: entry for entry in read_journal(folder / "journal.jsonl")}
+        self._next_table = 0.0  # when results.csv is due
         self._best = None  # the entry that best.json names
+        self._top = self.ranking()[:WEIGHTS_KEPT]
         self._with_weights = {entry["trial"] for entry in self.entries}  # at most
+
+    @property
+    def entries(self) -> list[dict]:
+        """One journal entry a trial, in the order in which they came."""
+        return list(self._entries.values())
+
+    @property
+    def best(self) -> dict | None:
+        """The best entry so far."""
+        return self._top[0] if self._top else None
 
     def trial_folder(self, trial: str) -> Path:
         """The folder in which NNI ran `trial`."""
@@ -177,19 +230,25 @@ class Results:
 
     def add(self, start: dict, end: dict | None) -> dict:
         """Take a trial that has ended (or, with `end` None, was cut off) and return its journal entry."""
-        record = read_record(self.trial_folder(start["trial"]))
-        entry = journal_entry(start, end, record)
+        return self.enter(journal_entry(start, end, read_record(self.trial_folder(start["trial"]))))
+
+    def enter(self, entry: dict) -> dict:
+        """Append a journal entry, which takes the place of an earlier one of its parameter_id, and return it."""
         append_line(self.folder / "journal.jsonl", entry)
-        others = [other for other in self.entries if other["parameter_id"] != entry["parameter_id"]]
-        self.entries = [*others, entry]
-        self._keep_best()
-        if time.monotonic() - self._csv_written > CSV_SECONDS:
+        earlier = self._entries.pop(entry["parameter_id"], None)
+        self._entries[entry["parameter_id"]] = entry
+        self._top = self._ranked(self._entries.values() if earlier in self._top else [*self._top, entry])[:WEIGHTS_KEPT]
+        self._keep_best(entry)
+        if time.monotonic() >= self._next_table:
             self.write_table()
         return entry
 
     def ranking(self) -> list[dict]:
         """The trials whose scores count, best first: those within the limits, by the first objective, by age."""
-        scored = [(entry, self.aim.scores(entry["result"])) for entry in self.entries if "default" in entry["result"]]
+        return self._ranked(self._entries.values())
+
+    def _ranked(self, entries) -> list[dict]:
+        scored = [(entry, self.aim.scores(entry["result"])) for entry in entries if "default" in entry["result"]]
         scored = [(entry, scores) for entry, scores in scored if scores is not None]
         scored.sort(key=lambda pair: (not self.aim.is_kept(pair[0]["result"]), -pair[1][0], pair[0]["sequence"]))
         return [entry for entry, _ in scored]
@@ -204,6 +263,7 @@ class Results:
         """Write results.csv, one row a trial."""
         import pandas
 
+        began = time.monotonic()
         ordered = sorted(self.entries, key=lambda entry: entry["sequence"])
         table = pandas.DataFrame([_row(entry) for entry in ordered], columns=None if ordered else FIRST_COLUMNS)
         if ordered and len(self.aim.objectives) > 1:
@@ -213,18 +273,22 @@ class Results:
             kept = [entry["status"] in WITH_DEFAULT and self.aim.is_kept(entry["result"]) for entry in ordered]
             table.insert(3, "within_limits", kept)
         write_atomic(self.folder / "results.csv", table.to_csv(index=False).encode())
-        self._csv_written = time.monotonic()
+        ended = time.monotonic()
+        self._next_table = ended + max(CSV_SECONDS, (ended - began) / CSV_SHARE)
 
-    def _keep_best(self) -> None:
+    def _keep_best(self, entry: dict) -> None:
         """Delete the weights outside the best few; where the best has changed copy its weights, then name it."""
-        best = self.ranking()[:WEIGHTS_KEPT]
-        kept = {entry["trial"] for entry in best}
-        for trial in {self.entries[-1]["trial"], *self._with_weights} - kept:
+        kept = {other["trial"] for other in self._top}
+        for trial in {entry["trial"], *self._with_weights} - kept:
             for weights in weights_in(self.trial_folder(trial)):
                 weights.unlink()
         self._with_weights = kept
-        if best and best[0] != self._best:
-            self._best = best[0]
+        self.name_best()
+
+    def name_best(self) -> None:
+        """Write best.json and the best weights where they are not those of the best trial that the journal has."""
+        if self.best and self.best != self._best:
+            self._best = self.best
             self._write_best(self._best)
 
     def _write_best(self, entry: dict) -> None:

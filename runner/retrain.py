@@ -99,20 +99,47 @@ def spread(values: list[float]) -> dict[str, float]:
     }
 
 
+def corrected_error(values: list[float], left_out: float) -> float:
+    """Return the standard error of the mean of `values`, one for each of J splits that share most of their training.
+
+    Nadeau & Bengio 2003 (Machine Learning 52:239): the variance of the mean is (1 / J + `left_out`) times that of the
+    values, `left_out` being the size of what each split leaves out over that of its training part. Raises ValueError
+    for fewer than two values.
+    """
+    if len(values) < 2:
+        raise ValueError(f"at least two splits are needed for a standard error, not {len(values)}")
+    return (statistics.variance(values) * (1 / len(values) + left_out)) ** 0.5
+
+
+def mean_interval(values: list[float], left_out: float, level: float = 0.95) -> tuple[float, float]:
+    """Return the ends of the confidence interval of the mean over splits, by `corrected_error`. Raises as that does."""
+    from scipy.stats import t
+
+    half = t.ppf((1 + level) / 2, len(values) - 1) * corrected_error(values, left_out)
+    return statistics.fmean(values) - half, statistics.fmean(values) + half
+
+
 def paired_difference(
     first: list[float], second: list[float], left_out: float, level: float = 0.95
 ) -> tuple[float, float, float]:
     """Return the mean of `first` - `second`, pair by pair, and the ends of its confidence interval.
 
-    The corrected resampled t interval of Nadeau & Bengio 2003 (Machine Learning 52:239): the training parts of J splits
-    overlap, so the variance of the mean is (1 / J + `left_out`) times that of the differences, `left_out` being the
-    size of what each split leaves out over that of its training part. Raises ValueError for fewer than two pairs.
+    The corrected resampled t interval, see `corrected_error`. Raises ValueError for fewer than two pairs.
     """
+    differences = _differences(first, second)
+    return statistics.fmean(differences), *mean_interval(differences, left_out, level)
+
+
+def paired_p_value(first: list[float], second: list[float], left_out: float) -> float:
+    """Return the two-sided p value that belongs to `paired_difference`. Raises ValueError for fewer than two pairs."""
     from scipy.stats import t
 
+    differences = _differences(first, second)
+    mean, error = statistics.fmean(differences), corrected_error(differences, left_out)
+    return float(2 * t.sf(abs(mean) / error, len(differences) - 1)) if error else float(mean == 0)
+
+
+def _differences(first: list[float], second: list[float]) -> list[float]:
     if len(first) != len(second) or len(first) < 2:
         raise ValueError(f"two lists of the same length, at least 2, are needed, not {len(first)} and {len(second)}")
-    differences = [a - b for a, b in zip(first, second, strict=True)]
-    mean, pairs = statistics.fmean(differences), len(differences)
-    half = t.ppf((1 + level) / 2, pairs - 1) * (statistics.variance(differences) * (1 / pairs + left_out)) ** 0.5
-    return mean, mean - half, mean + half
+    return [a - b for a, b in zip(first, second, strict=True)]

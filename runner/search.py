@@ -15,11 +15,13 @@ from rich.table import Table
 from rich.text import Text
 
 from runner.manager import read_events
-from runner.records import STATUSES, WITH_DEFAULT, Results
+from runner.records import STATUSES, WITH_DEFAULT, Results, journal_entry
 
 POLL_SECONDS = 0.3
+LINE_SECONDS = 0.5  # where there is no terminal, at most so often a line of progress
 UNANSWERED = 10  # requests in a row after which the manager counts as gone
 EXHAUSTED_SECONDS = 5.0  # without a trial after which a tuner that has no more counts as done; NNI polls each 0.5 s
+MACHINES_SECONDS = 120.0  # without any of several machines after which the search ends
 TUNER_SECONDS = 10.0  # without a running trial after which a traceback of the tuner counts as its end
 LAST_LINES = 6  # of a failed trial's error output
 
@@ -37,15 +39,18 @@ class Search:
     started: float = field(default_factory=time.time)
     running: dict[str, dict] = field(default_factory=dict)  # start event of each trial that has not ended
     counts: Counter = field(default_factory=Counter)  # trials by status
+    machines: dict[str, dict] = field(default_factory=dict)  # newest event of each machine, where there are several
     finished: bool = False  # all trials of the budget have ended
     _offset: int = 0
+    _last_line: float = -LINE_SECONDS  # when a line was printed where there is no terminal
+    _ended_before: int = 0  # trials that a resumed search began with
     _idle_since: float = field(default_factory=time.monotonic)
     _last_running: float = field(default_factory=time.monotonic)
 
     def follow(self, experiment) -> None:
         """Show and record the search until its last trial has ended. Raises RuntimeError where the manager fails."""
         misses = 0
-        with self._live():
+        with self.live():
             while not self.finished:
                 time.sleep(POLL_SECONDS)
                 try:
@@ -61,6 +66,7 @@ class Search:
                 if status == "ERROR":
                     raise RuntimeError(f"NNI's manager failed: {reason}; see {self.results.folder / 'log'}")
                 self._check_tuner()
+                self._check_machines()
                 self.finished = status in ("DONE", "STOPPED") or self._exhausted(status)
         if status == "TUNER_NO_MORE_TRIAL":
             self.console.print("the search space is exhausted: the tuner has no more configurations")
@@ -75,34 +81,68 @@ class Search:
             if "Traceback (most recent call last):" in lines:
                 raise RuntimeError(f"the tuner failed: {lines[-1]}; see {log}")
 
+    def _check_machines(self) -> None:
+        """Raises RuntimeError where all machines have been away for too long, or keep dropping out."""
+        newest = list(self.machines.values())
+        if not newest or any(event["state"] == "up" for event in newest):
+            return
+        given_up = all(event["state"] == "given_up" for event in newest)
+        if given_up or time.time() - max(event["time"] for event in newest) > MACHINES_SECONDS:
+            reasons = "; ".join(f"{event['machine']}: {event['reason']}" for event in newest)
+            raise RuntimeError(f"no machine is left: {reasons}; see {self.results.folder / 'log'}")
+
+    def _show_machine(self, event: dict) -> None:
+        known = event["machine"] in self.machines
+        self.machines[event["machine"]] = event
+        words = {"up": "is back" if known else "is up", "failed": "does not come up", "lost": "dropped out"}
+        said = f"machine {event['machine']} {words.get(event['state'], 'is given up')}"
+        if event["reason"]:
+            said += f": {event['reason']}" + ("; it is called again and again" if event["state"] != "given_up" else "")
+        self.console.print(said, markup=False, highlight=False, soft_wrap=True)
+
     def _exhausted(self, status: str) -> bool:
         """A space of which every point has been tried: NNI never calls that DONE."""
         if status != "TUNER_NO_MORE_TRIAL" or self.running:
             self._idle_since = time.monotonic()
         return time.monotonic() - self._idle_since > EXHAUSTED_SECONDS
 
+    def count_earlier(self, entries: list[dict]) -> None:
+        """Count the trials that a resumed search began with."""
+        self.counts.update(entry["status"] for entry in entries)
+        self._ended_before = self.counts.total()
+
     def poll(self) -> None:
         """Take the events that have come since the last call."""
         events, self._offset = read_events(self.events, self._offset)
         for event in events:
-            if event["event"] == "start":
+            if event["event"] == "machine":
+                self._show_machine(event)
+            elif event["event"] == "start":
                 self.running[event["trial"]] = event
             elif event["event"] == "end" and event["trial"] in self.running:
-                self._take(self.running.pop(event["trial"]), event)
+                self.take(self.running.pop(event["trial"]), event)
 
     def cut_off(self) -> None:
         """Enter the trials that are still running as interrupted: nothing more will be heard of them."""
         for start in self.running.values():
-            self._take(start, None)
+            self.take(start, None)
         self.running = {}
 
-    def _take(self, start: dict, end: dict | None) -> None:
-        entry = self.results.add(start, end)
+    def take(self, start: dict, end: dict | None, record: dict | None = None) -> dict:
+        """Enter a trial that has ended, show it, and return its journal entry; `record` where it is at hand."""
+        entry = self.results.enter(journal_entry(start, end, record)) if record else self.results.add(start, end)
         self.counts[entry["status"]] += 1
         if entry["status"] not in (*WITH_DEFAULT, "interrupted"):
             self._show_failure(entry)
-        if not self.console.is_terminal:
+        due = time.monotonic() - self._last_line > LINE_SECONDS or self.counts.total() >= self.trials
+        if due and not self.console.is_terminal:
+            self._last_line = time.monotonic()
             self.console.print(self.line(), soft_wrap=True, highlight=False)
+        return entry
+
+    def out_of_time(self) -> bool:
+        """Tell whether the duration is over, after which no trial starts."""
+        return self.duration is not None and time.time() - self.started > self.duration
 
     def _show_failure(self, entry: dict) -> None:
         self.console.print(f"trial {entry['trial']} {entry['status']}: {entry['cause']}", markup=False, soft_wrap=True)
@@ -111,16 +151,17 @@ class Search:
 
     def line(self) -> str:
         """done / failed / running, best so far, time left, URL."""
-        ended, best = self.counts.total(), self.results.ranking()[:1]
+        ended, best = self.counts.total(), self.results.best
         failed = ended - sum(self.counts[status] for status in (*WITH_DEFAULT, "interrupted"))
-        shown = f"best {best[0]['result']['default']:.4f}" if best else "no result yet"
+        shown = f"best {best['result']['default']:.4f}" if best else "no result yet"
         counts = f"{ended}/{self.trials} done · {failed} failed · {len(self.running)} running"
         return f"{counts} · {shown} · {self._left()}{self.url}"
 
     def _left(self) -> str:
         """Time left, judged by the trials so far and bounded by the duration."""
         elapsed, ended = time.time() - self.started, self.counts.total()
-        estimates = [elapsed / ended * (self.trials - ended)] if ended else []
+        now = ended - self._ended_before
+        estimates = [elapsed / now * (self.trials - ended)] if now else []
         if self.duration is not None:
             estimates.append(max(0.0, self.duration - elapsed))
         if not estimates:
@@ -129,7 +170,7 @@ class Search:
         return f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02} left · "
 
     @contextmanager
-    def _live(self) -> Iterator[None]:
+    def live(self) -> Iterator[None]:
         """Keep the progress line at the bottom of a terminal; elsewhere a line is printed for each trial."""
         if not self.console.is_terminal:
             yield None

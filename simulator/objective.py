@@ -33,9 +33,10 @@ VALIDATION_SEED, TEST_SEED, TRAIN_SEED = 2**32, 2**32 + 1, 2**32 + 2  # of spike
 
 def train_streamnet(
     params: StreamnetParams, splits, report: Callable[[dict], None], device: str, seed: int
-) -> tuple[dict, str, dict[str, np.ndarray]]:
-    """Learn `splits.train` once and return (metrics, status, model); status ok | silent | saturated | interrupted.
+) -> tuple[dict, str, dict[str, np.ndarray], np.ndarray | None]:
+    """Learn `splits.train` once and return (metrics, status, model, predicted).
 
+    status is ok | silent | saturated | interrupted; `predicted`: the classes of the test part (B,), None unsupervised.
     `splits` has train, validation and test (loaders.Data of images); `report` gets the metrics "default" once. The
     model is the net's state, to be loaded by `rebuild`. `device` must be cpu in effect: the simulator knows no other.
     Raises ValueError for data that are not uint8 images.
@@ -52,10 +53,11 @@ def train_streamnet(
     if status == "ok" and not record.counts.any():
         status = "silent"
     part = order[: min(learnt, TRAIN_SAMPLES)]
+    tested, test_record = score(net, params, test, splits.test.y, TEST_SEED)
     metrics = {
         "default": default,
         "train_accuracy": score(net, params, train[part], splits.train.y[part], TRAIN_SEED)[0],
-        "test_accuracy": score(net, params, test, splits.test.y, TEST_SEED)[0],
+        "test_accuracy": tested,
         "epochs": 1,
         "samples": learnt,
         "spikes_per_inference": record.spikes / len(validation),
@@ -64,7 +66,8 @@ def train_streamnet(
         "parameters": net.elements["o"].synapses[0].weights.size,
         "seconds": time.perf_counter() - started,
     }
-    return metrics, status, model_of(net, seed, train.shape[1], classes)
+    predicted = test_record.counts.argmax(axis=1) if params.task == "supervised" else None
+    return metrics, status, model_of(net, seed, train.shape[1], classes), predicted
 
 
 def warm(params: StreamnetParams) -> None:

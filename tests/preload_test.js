@@ -3,6 +3,7 @@
 // Run by tests/test_manager.py with NODE_PATH = nni_node, HOME = a temporary folder, HPO_EVENTS = a file.
 
 const assert = require('assert/strict');
+const { execFileSync } = require('child_process');
 const fs = require('fs');
 const net = require('net');
 const test = require('node:test');
@@ -14,6 +15,7 @@ global.nniUnitTest = true;
 require('common/globals/unittest');
 const { NNIManager } = require('core/nnimanager');
 const { V3asV1 } = require('training_service/v3/compat');
+const { NNITensorboardManager } = require('extensions/nniTensorboardManager');
 const { TaskScheduler, UnitTestHelpers } = require('common/trial_keeper/task_scheduler/scheduler');
 
 // Stands for NNI's local training service. `outcomes` holds what the next calls of createTrial do: 'null', 'throw'.
@@ -192,6 +194,23 @@ test('the only GPU gets one trial at a time', async () => {
     assert.equal(await scheduler.schedule('e', 'b', 1, {}), null);
     await scheduler.release('e', 'a');
     assert.deepEqual(await scheduler.schedule('e', 'b', 1, {}), { CUDA_VISIBLE_DEVICES: '0' });
+});
+
+test('TensorBoard reads where trials write, and is served on the loopback, also from odd folders', async () => {
+    const service = await startService();
+    const { id } = await service.submitTrialJob(form(16));
+    service.v3.downloadTrialDirectory = async trial => `/experiment/environments/local-env/trials/${trial}`;
+    assert.equal(await service.getTrialOutputLocalPath(id), `/experiment/environments/local-env/trials/${id}`);
+    const folder = `${eventsFile} it's`;
+    fs.mkdirSync(folder);
+    const manager = Object.create(NNITensorboardManager.prototype);
+    manager.tensorboardVersion = '2.21.0';
+    manager.nniManager = { getTrialJob: async () => ({ sequenceId: 3 }) };
+    const words = await manager.getTensorboardStartCommand(['abc'], [folder], 6006);
+    const print = words.join(' ').replace(/^exec '[^']*'/, 'printf "%s\\n"');
+    const [, ...shown] = execFileSync('sh', ['-c', print], { encoding: 'utf8' }).trim().split('\n');
+    const expected = ['tensorboard.main', '--host', '127.0.0.1', '--logdir_spec', `3-abc:${fs.realpathSync(folder)}`];
+    assert.deepEqual(shown, [...expected, '--port=6006']);
 });
 
 for (const args of [[0], ['0'], [0, 5], [], [null], [{ port: 0 }], [{ port: 0, backlog: 5 }]]) {

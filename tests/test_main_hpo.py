@@ -28,12 +28,24 @@ def test_prints_its_result_and_writes_only_with_out(tmp_path):
     assert record["parameters"].items() >= QUICK.items()
     assert record["torch_threads"] == 1
     assert record["seeds"] == {"seed": 0, "split_seed": 0, "test_seed": 0, "repeats": 1}
+    assert [epoch["epoch"] for epoch in record["curve"]] == [1, 2] and record["curve"][-1]["default"] == result[
+        "default"
+    ]
+    assert_confusion_agrees(record)
     model = torch.load(tmp_path / "a" / "model.pt", weights_only=True)
     assert sum(weights.numel() for weights in model["state_dict"].values()) > 16 * 16
 
     again = json.loads(main_hpo().stdout)
     assert {**again, "seconds": 0} == {**result, "seconds": 0}
     assert json.loads(main_hpo("--seed", "1").stdout)["spikes_per_inference"] != result["spikes_per_inference"]
+
+
+def assert_confusion_agrees(record):
+    """Its rows are the test part's classes, 20 % of 1,797 digits, and its diagonal is the test accuracy."""
+    rows = record["confusion"]
+    right = sum(row[place] for place, row in enumerate(rows))
+    assert len(rows) == 10 and sum(map(sum, rows)) == 359 and {sum(row) for row in rows} <= {34, 35, 36, 37}
+    assert right / 359 == pytest.approx(record["result"]["test_accuracy"], abs=1e-12)
 
 
 def test_streamnet_trial_imports_no_torch_and_keeps_arrays(tmp_path):
@@ -44,6 +56,7 @@ def test_streamnet_trial_imports_no_torch_and_keeps_arrays(tmp_path):
     assert json.loads(result)["status"] == "ok" and imported == "[]", done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.npz", "record.json"]
     assert np.load(tmp_path / "model.npz")["n_classes"] == 10
+    assert_confusion_agrees(json.loads((tmp_path / "record.json").read_text()))
 
 
 def test_repeats_give_the_mean(tmp_path):

@@ -134,3 +134,11 @@ def test_command_that_repeats_a_trial_carries_seeds_and_parameters():
     assert words[:2] == [sys.executable, "main_hpo.py"]
     assert json.loads(words[words.index("--params") + 1]) == {"lr": 0.01, "reset": "zero"}
     assert [words[words.index(flag) + 1] for flag in ("--seed", "--split-seed", "--repeats")] == ["3", "2", "2"]
+
+
+@pytest.mark.parametrize("limit, reason", [(60, "(2)"), (0.01, "(TimeoutExpired)")])
+def test_a_report_that_fails_or_takes_too_long_harms_nothing(limit, reason, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(nni_main, "handle_signals", lambda: None)  # pytest's own stay
+    monkeypatch.setattr(nni_main, "REPORT_SECONDS", limit)
+    nni_main.make_report(tmp_path, nni_main.Console())
+    assert f"no report {reason}; it can be made later: python report_hpo.py {tmp_path}" in capsys.readouterr().out

@@ -68,7 +68,7 @@ def search_faults(repository, *faults):
 
 
 def start(repository, identifier, *flags):
-    words = [sys.executable, "nni_main.py", "faulty_digits", "--id", identifier, *flags]
+    words = [sys.executable, "nni_main.py", "faulty_digits", "--id", identifier, "--no-report", *flags]
     return subprocess.Popen(words, cwd=repository, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 

@@ -36,7 +36,7 @@ def digits():
 
 def train(params, splits, seed=0):
     reports = []
-    metrics, status, model = train_streamnet(params, splits, reports.append, "cpu", seed)
+    metrics, status, model, _ = train_streamnet(params, splits, reports.append, "cpu", seed)
     assert reports == [{"default": metrics["default"]}]
     return metrics, status, model
 

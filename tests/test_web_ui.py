@@ -62,6 +62,7 @@ def search(tmp_path_factory):
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)
     assert process.returncode == 0
+    assert (folder / "watched" / "report" / "index.html").exists()  # made after the web UI has gone
 
 
 def test_numbers_agree_everywhere(search):

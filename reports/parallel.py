@@ -1,0 +1,102 @@
+"""Parallel coordinates of a search, one line of values below the other, so that any number of them can be read."""
+
+from __future__ import annotations
+
+import random
+
+from reports.draw import ORANGE, lowest_shown, new_figure
+from reports.parameters import Parameter, short
+from reports.read import Search, score
+
+MOST_LINES = 200  # trials shown: the best, and a random part of the others
+
+
+def parallel(search: Search):
+    """Return the figure: parameters, then training, validation and test accuracy; the best trial is marked."""
+    from matplotlib.collections import LineCollection
+
+    rows = [(parameter.label, _parameter_places(parameter)) for parameter in search.searched]
+    rows += [
+        (label, _metric_places(search, metric))
+        for metric, label in (("train_accuracy", "training accuracy"), ("default", search.score_name))
+        + (("test_accuracy", "test accuracy"),)
+        if any(metric in entry["result"] for entry in search.scored)
+    ]
+    figure, axes = new_figure(0.66 * len(rows) + 0.5)
+    chosen = lines_shown(search)
+    scores = [score(entry) for entry in chosen]
+    low = lowest_shown([score(entry) for entry in search.scored])
+    lines = LineCollection(
+        [_line(entry, rows) for entry in chosen], cmap="viridis_r", linewidths=0.7, alpha=0.5, rasterized=True
+    )
+    lines.set_array(scores)
+    lines.set_clim(low, max(max(scores), low + 1e-9))
+    axes.add_collection(lines)
+    best = _line(search.ranking[0], rows)
+    axes.plot(*zip(*best, strict=True), color=ORANGE, linewidth=2, label="best")
+    _draw_rows(axes, rows)
+    figure.colorbar(lines, ax=axes, location="bottom", aspect=50, pad=0.01, label=search.score_name)
+    return figure
+
+
+def lines_shown(search: Search) -> list[dict]:
+    """Return the trials that parallel coordinates show, the worst first: all, or the best and a random part."""
+    ranked = search.ranking
+    if len(ranked) > MOST_LINES:
+        others = random.Random(0).sample(ranked[MOST_LINES // 2 :], MOST_LINES // 2)
+        ranked = ranked[: MOST_LINES // 2] + sorted(others, key=lambda entry: -score(entry))
+    return ranked[::-1]
+
+
+def _parameter_places(parameter: Parameter):
+    """Return (place of an entry's value or None, [(place, text) of the marks])."""
+
+    def place(entry: dict):
+        value = entry["parameters"].get(parameter.name)
+        if value is None:
+            return None
+        spread = 0.02 * (entry["sequence"] * 0.618 % 1 - 0.5) if parameter.choices else 0  # so that lines can be told
+        return parameter.position(value) + spread
+
+    if parameter.choices:
+        marks = [(parameter.position(choice), short(choice)) for choice in parameter.choices]
+    else:
+        marks = [(0.0, short(parameter.low)), (1.0, short(parameter.high))]
+        middle = (parameter.low * parameter.high) ** 0.5 if parameter.log else (parameter.low + parameter.high) / 2
+        marks.insert(1, (0.5, short(float(f"{middle:.3g}"))))
+    return place, marks
+
+
+def _metric_places(search: Search, metric: str):
+    """The same for a metric, over the range that the scored trials span (the worst tenth may be cut off)."""
+    values = [entry["result"][metric] for entry in search.scored if metric in entry["result"]]
+    low, high = lowest_shown(values), max(values)
+
+    def place(entry: dict):
+        value = entry["result"].get(metric)
+        return None if value is None else min(1.0, max(0.0, (value - low) / ((high - low) or 1)))
+
+    return place, [(0.0, f"{'≤ ' if low > min(values) else ''}{low:.3f}"), (1.0, f"{high:.3f}")]
+
+
+def _line(entry: dict, rows: list) -> list[tuple[float, int]]:
+    """The points of a trial; where a parameter was not active, the line goes past it."""
+    points = [(place(entry), row) for row, (_, (place, _)) in enumerate(rows)]
+    return [point for point in points if point[0] is not None]
+
+
+def _draw_rows(axes, rows: list) -> None:
+    for row, (label, (_, marks)) in enumerate(rows):
+        axes.plot([0, 1], [row, row], color="#444", linewidth=0.8, zorder=3)
+        axes.text(0, row - 0.17, label, fontsize=8.5, weight="bold", zorder=5, bbox=_behind())
+        for place, text in marks:
+            axes.plot([place, place], [row, row + 0.1], color="#444", linewidth=0.8, zorder=3)
+            align = "left" if place < 0.02 else "right" if place > 0.98 else "center"
+            axes.text(place, row + 0.14, text, fontsize=7.5, ha=align, va="top", zorder=5, bbox=_behind())
+    axes.set(xlim=(-0.02, 1.02), ylim=(len(rows) - 0.5, -0.6))
+    axes.set_axis_off()
+
+
+def _behind() -> dict:
+    """A veil that keeps a text readable above lines."""
+    return {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.6}

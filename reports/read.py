@@ -1,0 +1,205 @@
+"""An experiment's folder in, a Search out. The journal is the source; all else (search.json, records) adds to it."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from reports.parameters import Parameter, parameters_of
+from runner.flags import UserMistake
+from runner.records import WITH_DEFAULT, read_journal, read_record
+from search_spaces import load_space
+
+HOPELESS = ("silent", "saturated")  # scored, but such a net computes nothing
+CURVES = 5  # trials whose learning curves are read
+
+
+@dataclass
+class Search:
+    """One search, as far as it has come."""
+
+    folder: Path
+    task: str  # "" where unknown
+    facts: dict  # search.json: how it was started; empty where there is none
+    entries: list[dict]  # of the journal, in the order in which the trials were started
+    parameters: list[Parameter]
+    running: int = 0  # trials that have started and not ended
+    torn: int = 0  # lines of the journal that cannot be read
+    objectives: list[tuple[str, str]] = field(default_factory=list)  # (metric, max | min); two or more, or none
+
+    @property
+    def name(self) -> str:
+        """The experiment's id."""
+        return self.folder.resolve().name
+
+    @cached_property
+    def scored(self) -> list[dict]:
+        """The trials with a score, in the order of their start."""
+        return [entry for entry in self.entries if is_scored(entry)]
+
+    @cached_property
+    def ranking(self) -> list[dict]:
+        """The trials with a score, best first; of equals the one that was started first."""
+        return sorted(self.scored, key=lambda entry: (-score(entry), entry["sequence"]))
+
+    @cached_property
+    def statuses(self) -> Counter:
+        """How many trials ended how."""
+        return Counter(entry["status"] for entry in self.entries)
+
+    @property
+    def searched(self) -> list[Parameter]:
+        """The parameters that can vary."""
+        return [parameter for parameter in self.parameters if not parameter.fixed]
+
+    @property
+    def score_name(self) -> str:
+        """What `default` is, as an axis says it."""
+        inside = all(0 <= score(entry) <= 1 for entry in self.scored)
+        return "validation accuracy" if inside else "validation score"
+
+    def curves(self) -> list[tuple[dict, list[dict]]]:
+        """Return (entry, metrics after each epoch) of the best trials whose record has a curve: two epochs or more."""
+        best = [(entry, self.record(entry).get("curve") or []) for entry in self.ranking[:CURVES]]
+        return [(entry, curve) for entry, curve in best if len(curve) > 1]
+
+    def record(self, entry: dict) -> dict:
+        """Return the record of a trial, empty where it is not there."""
+        folder = next(self.folder.glob(f"environments/*/trials/{entry['trial']}"), None)
+        return (folder and read_record(folder)) or {}
+
+
+def score(entry: dict) -> float:
+    """The score of a trial that has one."""
+    return entry["result"]["default"]
+
+
+def is_scored(entry: dict) -> bool:
+    """Tell whether the trial's score counts: a finite one, of a trial that finished."""
+    default = entry["result"].get("default")
+    return entry["status"] in WITH_DEFAULT and isinstance(default, int | float) and math.isfinite(default)
+
+
+def read_search(folder: Path) -> Search:
+    """Read the experiment in `folder`. Raises UserMistake where that is none, or no trial of it has ended."""
+    journal = folder / "journal.jsonl"
+    facts = read_json(folder / "search.json")
+    if not journal.exists() and not facts and not (folder / "events.jsonl").exists():
+        raise UserMistake(f"{folder} has no journal.jsonl: give the folder of an experiment, experiments/<id>")
+    entries, torn = _journal(journal)
+    running = count_running(folder, entries)
+    if not entries:
+        state = f"{running} running" if running else "none has been started, or the journal was lost"
+        raise UserMistake(f"{folder}: no trial has ended yet ({state})")
+    task = facts.get("task") or _task_of(folder, entries)
+    parameters = parameters_of(facts.get("space") or _space_of(task), entries, task)
+    entries = [_fitting(entry, parameters) for entry in entries]
+    objectives = parse_objectives(facts.get("objectives"))
+    return Search(folder, task, facts, entries, parameters, running, torn, objectives)
+
+
+def _journal(path: Path) -> tuple[list[dict], int]:
+    """Return the entries in the order of their start, and the number of lines that are no entry."""
+    lines = [line for line in path.read_bytes().splitlines() if line.strip()] if path.exists() else []
+    entries = sorted(filter(_is_entry, read_journal(path)), key=lambda entry: entry["sequence"])
+    return entries, sum(not _is_entry(_parsed(line)) for line in lines)
+
+
+def _parsed(line: bytes):
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
+
+
+def _is_entry(found) -> bool:
+    """Tell whether a line of the journal has what the report builds on."""
+    kinds = {"trial": str, "sequence": int, "parameters": dict, "status": str, "result": dict, "seeds": dict}
+    return isinstance(found, dict) and all(isinstance(found.get(name), kind) for name, kind in kinds.items())
+
+
+def _fitting(entry: dict, parameters: list[Parameter]) -> dict:
+    """Return the entry without parameters that their ranges cannot have; as they were they stay under "given"."""
+    known = {parameter.name: parameter for parameter in parameters}
+    fitting = {name: value for name, value in entry["parameters"].items() if known[name].holds(value)}
+    return entry | {"parameters": fitting, "given": entry["parameters"]}
+
+
+def read_json(path: Path) -> dict:
+    """Return the object in a JSON file, empty where there is none that can be read."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def count_running(folder: Path, entries: list[dict]) -> int:
+    """Return how many trials have started, by the manager's events, and are not in the journal."""
+    path = folder / "events.jsonl"
+    events = map(_parsed, path.read_bytes().splitlines() if path.exists() else ())
+    starts = [event for event in events if isinstance(event, dict) and event.get("event") == "start"]
+    started = {start["trial"] if start.get("parameter_id") is None else start["parameter_id"] for start in starts}
+    return len(started - {entry["parameter_id"] for entry in entries})
+
+
+def _task_of(folder: Path, entries: list[dict]) -> str:
+    """Return the task that best.json's command or a record names; "" where none does."""
+    words = shlex.split(read_json(folder / "best.json").get("command", ""))
+    if "--task" in words[:-1]:
+        return words[words.index("--task") + 1]
+    for entry in entries[-20:]:
+        for trial in folder.glob(f"environments/*/trials/{entry['trial']}"):
+            if task := (read_record(trial) or {}).get("task"):
+                return task
+    return ""
+
+
+def _space_of(task: str) -> dict:
+    """Return the search space that the task has today; empty where it has none."""
+    try:
+        return load_space(task)
+    except ValueError:
+        return {}
+
+
+def parse_objectives(given) -> list[tuple[str, str]]:
+    """Return [("default", "max"), ("energy_nj", "min")] from "default:max,energy_nj:min" or what says the same.
+
+    One objective or none gives an empty list.
+    """
+    if isinstance(given, str):
+        given = given.split(",")
+    if isinstance(given, dict):
+        given = list(given.items())
+    pairs = [tuple(item.split(":")) if isinstance(item, str) else tuple(item) for item in given or ()]
+    pairs = [(pair[0].strip(), "min" if str(pair[-1]).strip().startswith("min") else "max") for pair in pairs if pair]
+    return pairs if len(pairs) > 1 else []
+
+
+def pareto_front(entries: list[dict], objectives: list[tuple[str, str]]) -> list[dict]:
+    """Return the trials that no other beats in one objective without losing in another, best in the first one first.
+
+    Trials that lack an objective are left out.
+    """
+    signed = {}
+    for entry in entries:
+        values = [entry["result"].get(name) for name, _ in objectives]
+        if all(isinstance(value, int | float) and math.isfinite(value) for value in values):
+            signs = [1 if direction == "max" else -1 for _, direction in objectives]
+            signed[entry["trial"]] = (entry, [s * value for s, value in zip(signs, values, strict=True)])
+    ordered = sorted(signed.values(), key=lambda pair: pair[1], reverse=True)
+    front: list[tuple[dict, list[float]]] = []
+    for entry, values in ordered:  # none that comes later can beat one that is in the front
+        if not any(_dominates(other, values) for _, other in front):
+            front.append((entry, values))
+    return [entry for entry, _ in front]
+
+
+def _dominates(first: list[float], second: list[float]) -> bool:
+    return first != second and all(a >= b for a, b in zip(first, second, strict=True))

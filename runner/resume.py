@@ -1,0 +1,97 @@
+"""What a search needs to go on after any end: its request (search.json), its trials, and the promise to be alone.
+
+with hold(folder):                  # one process at a time runs an experiment
+    save_request(folder, args, space)
+    ...
+finished, interrupted = trials_of(folder)
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from runner.flags import UserMistake
+from runner.records import read_journal, write_atomic
+
+FIXED = ("task", "tuner", "objectives", "limit", "warm_start", "assessor", "headless")
+FIXED += ("seed", "split_seed", "test_seed", "repeats", "tonic")
+CHANGEABLE = ("trials", "duration", "trial_duration", "concurrency", "gpus", "threads", "device", "dask", "data_dir")
+CHANGEABLE += ("tensorboard",)
+
+
+def save_request(folder: Path, args: argparse.Namespace, space: dict) -> None:
+    """Write search.json: what was asked for, and the search space as it was."""
+    asked = {name: getattr(args, name) for name in (*FIXED, *CHANGEABLE)}
+    if asked["data_dir"] is not None:
+        asked["data_dir"] = str(Path(asked["data_dir"]).resolve())
+    write_atomic(folder / "search.json", json.dumps(asked | {"space": space}, indent=2).encode())
+
+
+def apply_request(parser: argparse.ArgumentParser, arguments: list[str] | None, folder: Path) -> argparse.Namespace:
+    """Return the command line with the experiment's own settings in place of the defaults.
+
+    Raises UserMistake where there is no such experiment, or a flag contradicts what cannot change.
+    """
+    try:
+        saved = json.loads((folder / "search.json").read_text())
+    except (OSError, ValueError) as error:
+        raise UserMistake(f"--resume {folder.name}: {folder} has no search.json that can be read ({error})") from None
+    parser.set_defaults(**{name: saved[name] for name in (*FIXED, *CHANGEABLE)})
+    args = parser.parse_args(arguments)
+    for name in FIXED:
+        if json.loads(json.dumps(getattr(args, name))) != saved[name]:
+            flag = "its task" if name == "task" else f"its --{name.replace('_', '-')}"
+            raise UserMistake(f"--resume {folder.name}: {flag} is {saved[name]}, not {getattr(args, name)}")
+    return args
+
+
+def check_space_unchanged(folder: Path, space: dict) -> None:
+    """Raise UserMistake where the search space is not the one that the experiment began with."""
+    if json.loads((folder / "search.json").read_text())["space"] != space:
+        raise UserMistake(f"--resume {folder.name}: its search space has changed since; search.json has the old one")
+
+
+@contextlib.contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Keep other processes from running the same experiment. Raises UserMistake where one does; ends with us."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserMistake(f"experiment {folder.name} is still running") from None
+        yield
+    finally:
+        os.close(handle)
+
+
+def trials_of(folder: Path) -> tuple[list[tuple[dict, dict]], list[dict]]:
+    """Return [(start event, journal entry)] of the trials that ended, and the start events of those cut off.
+
+    A start event has the parameters as the tuner gave them, nested ones too; where it is lost, the journal's are taken.
+    """
+    entries = {entry["parameter_id"]: entry for entry in read_journal(folder / "journal.jsonl")}
+    starts = {start["parameter_id"]: start for start in read_starts(folder / "events.jsonl")}
+    names = ("trial", "sequence", "parameter_id", "parameters")
+    for identifier, entry in entries.items():
+        starts.setdefault(identifier, {"event": "start", **{name: entry[name] for name in names}})
+    ended = {identifier for identifier, entry in entries.items() if entry["status"] != "interrupted"}
+    finished = [(starts[identifier], entries[identifier]) for identifier in entries if identifier in ended]
+    return finished, [start for identifier, start in starts.items() if identifier not in ended]
+
+
+def read_starts(path: Path) -> list[dict]:
+    """Return the start events of an events file, in their order; torn lines are skipped."""
+    starts = []
+    for line in path.read_bytes().splitlines() if path.exists() else ():
+        with contextlib.suppress(ValueError):
+            event = json.loads(line)
+            if event.get("event") == "start":
+                starts.append(event)
+    return starts

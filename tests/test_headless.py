@@ -1,0 +1,335 @@
+"""Searches without NNI's manager: the same truth about every trial, nothing lost or doubled after kill -9, resume."""
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+import nni_main
+from runner.asking import Asker, build_tuner
+from runner.flags import UserMistake
+from runner.records import read_journal
+from runner.resume import check_space_unchanged, hold, save_request
+from tests.conftest import write_space
+from tests.test_search import processes_of, table, wait_until
+from tuners import TUNERS
+
+SPACE = {"a": {"_type": "uniform", "_value": [0, 1]}, "b": {"_type": "choice", "_value": [1, 2, 3]}}
+
+# An objective whose trials misbehave by number: 0 is well-behaved, and fast.
+MOODY = """
+
+from dataclasses import dataclass  # noqa: E402
+
+
+@dataclass(frozen=True)
+class MoodyParams:
+    mood: int = 0
+    weight: float = 0.5
+
+
+def train_moody(params, splits, report, device, seed):
+    import os, signal, subprocess, sys, time
+    report({"default": 0.1})
+    if params.mood == 1:
+        raise RuntimeError("the third layer exploded")
+    if params.mood == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if params.mood == 3:
+        sys.exit(3)
+    if params.mood == 4:
+        return Result({"default": float("nan")}, "ok", None)
+    if params.mood == 5:
+        os._exit(0)
+    if params.mood == 6:
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(90)"])  # must not outlive its trial
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        child.wait()
+    if params.mood == 7:
+        try:
+            time.sleep(600)
+        except KeyboardInterrupt:
+            return Result({"default": 0.15}, "interrupted", None)
+    if params.mood == 8:
+        splits.train.x[:] = 0
+    if params.mood == 9:
+        time.sleep(0.05)
+    return Result({"default": params.weight, "test_accuracy": 0.9, "pid": os.getpid()}, "ok", None)
+
+
+OBJECTIVES["moody"] = Objective("train_hpo:MoodyParams", train_moody, ("images",))
+"""
+
+
+@pytest.fixture(scope="module")
+def repository(copy_of_repository):
+    """A researcher's copy of the repository with an objective of their own."""
+    copy = copy_of_repository()
+    with (copy / "train_hpo.py").open("a") as file:
+        file.write(MOODY)
+    return copy
+
+
+def moods(repository, *numbers, **others):
+    write_space(repository, "moody_digits", {"mood": {"_type": "choice", "_value": numbers}} | others)
+
+
+def start(repository, identifier, *flags, task="moody_digits"):
+    how = ["--id", identifier] if "--resume" not in flags else []
+    words = [sys.executable, "nni_main.py", task, "--headless", "--no-check", "--no-report", *how, *flags]
+    return subprocess.Popen(words, cwd=repository, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def journal(repository, identifier):
+    path = repository / "experiments" / identifier / "journal.jsonl"
+    return read_journal(path) if path.exists() else []
+
+
+def test_every_fault_of_a_trial_is_told_truly_and_costs_that_trial_only(repository):
+    moods(repository, *range(9))
+    flags = ["--tuner", "grid", "--trials", "9", "--concurrency", "2", "--trial-duration", "12"]
+    output, _ = start(repository, "faults", *flags).communicate(timeout=120)
+    folder = repository / "experiments" / "faults"
+    rows = {int(row["mood"]): row for row in table(folder)}
+    seen = [(rows[mood]["status"], rows[mood]["cause"]) for mood in range(9)]
+    assert seen == [
+        ("ok", ""),
+        ("failed", "RuntimeError: the third layer exploded"),
+        ("killed", "ended by SIGKILL"),
+        ("failed", "ended with exit status 3"),
+        ("failed", "ValueError: the objective must return a finite number as 'default', not nan"),
+        ("failed", "ended without a result (exit status 0)"),
+        ("timed_out", "ran longer than --trial-duration"),
+        ("timed_out", "ran longer than --trial-duration"),
+        ("failed", "ValueError: assignment destination is read-only"),
+    ]
+    assert [mood for mood in range(9) if rows[mood]["default"]] == [0]
+    assert sorted(int(row["parameter_id"]) for row in rows.values()) == list(range(9))
+    assert "train_moody" in output and "9/9 done · 8 failed" in output  # the end of the traceback is shown
+    best = json.loads((folder / "best.json").read_text())
+    assert best["parameters"] == {"mood": 0} and best["default"] == 0.5
+    assert json.loads((folder / "environments/headless/trials/t00000/record.json").read_text())["status"] == "ok"
+    assert not (folder / "db").exists()
+    assert processes_of(repository) == []
+
+
+@pytest.mark.parametrize("number, exit_status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_end_everything_and_write_the_results(repository, number, exit_status):
+    moods(repository, 0, 7)
+    search = start(repository, number.name, "--tuner", "grid", "--concurrency", "2")
+    wait_until(lambda: len(journal(repository, number.name)) == 1, 240)
+    search.send_signal(number)
+    output, _ = search.communicate(timeout=60)
+    assert search.returncode == exit_status, output
+    rows = table(repository / "experiments" / number.name)
+    assert sorted((row["status"], row["default"]) for row in rows) == [("interrupted", ""), ("ok", "0.5")]
+    assert processes_of(repository) == []
+
+
+def test_nothing_is_lost_or_doubled_after_kill_9(repository):
+    moods(repository, 9, weight={"_type": "uniform", "_value": [0, 1]})
+    budget, before, generator = 60, {}, random.Random(0)
+    search = start(repository, "killed", "--tuner", "random", "--trials", str(budget), "--concurrency", "2")
+    for number in range(2):
+        wait_until(lambda: len(journal(repository, "killed")) > len(before) + 2)  # noqa: B023
+        time.sleep(generator.random() / 3)
+        search.kill()
+        search.communicate()
+        wait_until(lambda: processes_of(repository) == [], 10)
+        entries = {entry["parameter_id"]: entry for entry in journal(repository, "killed")}
+        assert before.items() <= entries.items() and len(entries) < budget
+        before = entries
+        if number == 0:
+            with (repository / "experiments/killed/journal.jsonl").open("a") as file:
+                file.write('{"parameter_id": 3, "tor')
+        search = start(repository, "killed", "--resume", "killed")
+    output, _ = search.communicate(timeout=120)
+    assert search.returncode == 0, output
+    after = {entry["parameter_id"]: entry for entry in journal(repository, "killed")}
+    assert before.items() <= after.items() and sorted(after) == list(range(budget))
+    rows = table(repository / "experiments" / "killed")
+    assert [int(row["parameter_id"]) for row in rows] == list(range(budget))
+    assert {row["status"] for row in rows} == {"ok"}
+    assert len({row["weight"] for row in rows}) == budget  # Random begins anew, but no configuration runs twice
+    assert processes_of(repository) == []
+    (repository / "experiments/killed/best.json").unlink()  # as where it was killed just before
+    more, _ = start(repository, "killed", "--resume", "killed", "--trials", "63").communicate(timeout=60)
+    assert len(table(repository / "experiments" / "killed")) == 63, more
+    best = json.loads((repository / "experiments/killed/best.json").read_text())
+    assert best["default"] == max(entry["result"]["default"] for entry in journal(repository, "killed"))
+
+
+def test_resume_says_what_cannot_be(tmp_path):
+    args = nni_main.parse_arguments(["--headless", "--id", "done"])
+    (tmp_path / "done").mkdir()
+    save_request(tmp_path / "done", args, SPACE)
+    folder = ["--experiments", str(tmp_path)]
+    for flags, message in (
+        (["--resume", "done", "--seed", "3"], "--resume done: its --seed is 0, not 3"),
+        (["streamnet_digits", "--resume", "done"], "--resume done: its task is eprop_digits, not streamnet_digits"),
+        (["--resume", "nobody"], "no search.json that can be read"),
+    ):
+        with pytest.raises(UserMistake, match=message):
+            nni_main.parse_arguments([*flags, *folder])
+    resumed = nni_main.parse_arguments(["--resume", "done", "--trials", "99", *folder])
+    assert resumed.headless and resumed.trials == 99 and resumed.id == "done"
+    check_space_unchanged(tmp_path / "done", SPACE)
+    with pytest.raises(UserMistake, match="its search space has changed since"):
+        check_space_unchanged(tmp_path / "done", {})
+    with hold(tmp_path / "done"), pytest.raises(UserMistake, match="still running"), hold(tmp_path / "done"):
+        pass
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--headless", "--assessor", "medianstop"], "--assessor needs NNI's manager"),
+        (["--headless", "--keep"], "--keep needs NNI's manager"),
+        (["--dask", "tcp://127.0.0.1:1"], "--dask needs --headless"),
+        (["--headless", "--dask", "tcp://127.0.0.1:1"], "--dask"),  # no scheduler, or no distributed
+    ],
+)
+def test_mistakes_get_one_line(flags, message, monkeypatch, capsys, tmp_path):
+    if "--dask" in flags and "--headless" in flags:
+        monkeypatch.setattr("runner.dask_slots.CONNECT_SECONDS", 1)
+    monkeypatch.setattr(sys, "argv", ["nni_main.py", "--experiments", str(tmp_path), *flags])
+    monkeypatch.setattr(nni_main, "handle_signals", lambda: None)
+    assert nni_main.main() == 2
+    said = capsys.readouterr().err
+    assert message in said and len(said.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_trials_are_those_of_nni(repository):
+    """The same seed gives the same proposals one after the other, and trials that share a process the same metrics."""
+    write_space(
+        repository,
+        "eprop_digits_tiny",
+        {
+            "epochs": {"_type": "choice", "_value": [1]},
+            "neurons": {"_type": "choice", "_value": [10, 20]},
+            "lr": {"_type": "loguniform", "_value": [0.001, 0.1]},
+        },
+    )
+    flags = ["--trials", "2", "--concurrency", "1"]
+    without = start(repository, "without", *flags, task="eprop_digits_tiny")
+    words = [sys.executable, "nni_main.py", "eprop_digits_tiny", "--no-check", "--no-report", "--id", "with", *flags]
+    subprocess.run(words, cwd=repository, check=True, capture_output=True, timeout=250)
+    assert without.wait(timeout=250) == 0
+    ours, theirs = (
+        sorted(journal(repository, name), key=lambda entry: entry["sequence"]) for name in ("without", "with")
+    )
+    assert len(ours) == 2
+    for own, other in zip(ours, theirs, strict=True):
+        assert own["parameters"] == other["parameters"] and own["seeds"] == other["seeds"]
+        own["result"].pop("seconds"), other["result"].pop("seconds")
+        assert own["result"] == other["result"]
+
+
+def answers(asker, number):
+    """Let a tuner search for the largest a; return what it proposed."""
+    seen = []
+    for _ in range(number):
+        identifier, parameters = asker.ask()
+        asker.tell(identifier, parameters, {"default": parameters["a"]})
+        seen.append(parameters)
+    return seen
+
+
+@pytest.mark.parametrize("name", ["random", "nni-evolution"])
+def test_tuners_that_cannot_import_are_brought_back_to_where_they_were(name):
+    uninterrupted = answers(Asker(build_tuner(TUNERS[name](0), SPACE)), 50)
+    seen = answers(Asker(build_tuner(TUNERS[name](0), SPACE)), 40)
+    asker = Asker(build_tuner(TUNERS[name](0), SPACE), next_id=40)
+    asker.resume([(parameters, {"default": parameters["a"]}) for parameters in seen], [])
+    assert answers(asker, 10) == uninterrupted[40:]
+
+
+def test_trial_that_runs_again_is_not_proposed_again():
+    first = answers(Asker(build_tuner(TUNERS["random"](0), SPACE)), 6)
+    asker = Asker(build_tuner(TUNERS["random"](0), SPACE), next_id=5)
+    asker.resume([(parameters, {"default": 0.1}) for parameters in first[:4]], [(4, first[4])])
+    assert asker.ask()[1] == first[5]
+    asker.tell(4, first[4], {"default": 0.2})
+    assert asker.ask()[1] not in first
+
+
+class LateTuner:
+    """Proposes two at once and, by NNI's callback, one more for each trial that it is told of."""
+
+    def generate_multiple_parameters(self, identifiers, st_callback):
+        self.callback = st_callback
+        return [{"a": identifiers[0]}] if identifiers[0] < 2 else []
+
+    def receive_trial_result(self, identifier, parameters, value, **kwargs):
+        self.callback(10 + identifier, {"a": 10 + identifier})
+
+    def trial_end(self, identifier, success):
+        pass
+
+    def import_data(self, data):
+        pass
+
+
+def test_proposals_that_come_late_are_taken():
+    asker = Asker(LateTuner())
+    assert [asker.ask() for _ in range(3)] == [(0, {"a": 0}), (1, {"a": 1}), None]
+    asker.tell(1, {"a": 1}, {"default": 0.5})
+    assert asker.ask() == (2, {"a": 11}) and asker.ask() is None
+    asker.tell(2, {"a": 11}, {"default": 0.5})  # by the id that the tuner knows
+    assert asker.ask() == (3, {"a": 21})
+
+
+def test_grid_ends_when_all_is_tried_also_after_a_resume():
+    space = {"b": SPACE["b"]}
+    asker = Asker(build_tuner(TUNERS["grid"](0), space))
+    assert [asker.ask()[1]["b"] for _ in range(3)] == [1, 2, 3] and asker.ask() is None
+    asker = Asker(build_tuner(TUNERS["grid"](0), space), 2)
+    asker.resume([({"b": 1}, {"default": 0.1}), ({"b": 2}, None)], [])
+    assert asker.ask() == (2, {"b": 3}) and asker.ask() is None
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_two_dask_workers_one_of_which_is_killed(repository, tmp_path):
+    pytest.importorskip("distributed", reason="pip install distributed")
+    moods(repository, 9, weight={"_type": "uniform", "_value": [0, 1]})
+    address = f"tcp://127.0.0.1:{free_port()}"
+    environment = os.environ | {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "30s"}
+
+    def run(module, *words):
+        command = [sys.executable, "-m", f"distributed.cli.{module}", *words, "--no-dashboard", "--host", "127.0.0.1"]
+        log = (tmp_path / "dask.log").open("a")
+        return subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log, stderr=log)
+
+    flags = ("--nthreads", "1", "--no-nanny", "--local-directory", str(tmp_path))
+    started = [run("dask_scheduler", "--port", address.split(":")[-1])]
+    started += [run("dask_worker", address, *flags) for _ in range(2)]
+    try:
+        search = start(repository, "dask", "--dask", address, "--tuner", "random", "--trials", "60")
+        wait_until(lambda: len({entry["result"].get("pid") for entry in journal(repository, "dask")}) == 2)
+        started[1].kill()
+        output, _ = search.communicate(timeout=120)
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+    assert search.returncode == 0, output + (tmp_path / "dask.log").read_text()
+    rows = table(repository / "experiments" / "dask")
+    assert [int(row["parameter_id"]) for row in rows] == list(range(60))
+    costs = [row["cause"] for row in rows if row["status"] != "ok"]
+    assert costs in ([], ["its worker died or left the cluster"])
+    assert not any(psutil.pid_exists(process.pid) for process in started)
+    assert Path(repository, "experiments", "dask", "best.json").exists()

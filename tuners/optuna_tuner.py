@@ -18,7 +18,8 @@ from tuners.aim import Aim
 from tuners.asktell import ENUMERATED, AskTellTuner, Trial
 from tuners.space import Leaf
 
-GP_LIMIT = 300  # results, from which on a proposal of the Gaussian process would cost more than half a second
+GP_LIMIT = 300  # results, from which on a proposal of the Gaussian process would cost more than half a second;
+# a third of it where several objectives and limits have one each
 RANDOM_STARTS = {"gp": 2, "tpe": 10}  # the papers' number for Bayesian search; Optuna's own default
 RATED = 2048  # unseen configurations of a discrete space that the Gaussian process chooses from
 FAR = 1e9  # stands for a limit's infinite excess, which Optuna does not take
@@ -86,7 +87,9 @@ class OptunaTuner(AskTellTuner):
         self.study = optuna.create_study(sampler=sampler, directions=directions)
 
     def _ask(self) -> tuple[dict, optuna.Trial]:
-        if isinstance(self.study.sampler, optuna.samplers.GPSampler) and len(self.done) >= GP_LIMIT:
+        models = len(self.aim.objectives) + len(self.aim.limits)
+        limit = GP_LIMIT if models == 1 else GP_LIMIT // 3
+        if isinstance(self.study.sampler, optuna.samplers.GPSampler) and len(self.done) >= limit:
             self.study.sampler = tpe(self.seed, 0)
         trial = self.study.ask(self.distributions)
         return self._point(trial.params), trial

@@ -28,6 +28,7 @@ TRIES = 4  # proposals asked of an engine before one is taken that it did not as
 ENUMERATED = 20_000  # configurations, up to which all unseen ones are looked through
 LATE_SECONDS = 60.0  # after a good end in which a result must have come
 WITH_DEFAULT = ("ok", "silent", "saturated", "early_stopped")  # journal statuses that carry a result
+FAILED = ("failed", "timed_out", "killed")
 
 
 @dataclass
@@ -135,10 +136,15 @@ class AskTellTuner(Tuner):
         return spaces.identity(spaces.nest(self.space, point)) in self.seen
 
     def _read_journal(self) -> None:
-        for line in Path(self.journal).read_text(errors="replace").splitlines():
+        """Learn from each trial's newest line. What was interrupted or lost says nothing and may be proposed again."""
+        newest: dict = {}
+        for number, line in enumerate(Path(self.journal).read_text(errors="replace").splitlines()):
             entry = _read(line)
-            if isinstance(entry, dict) and entry.get("status") != "interrupted" and entry.get("parameters"):
-                self._learn(entry["parameters"], entry["result"] if entry["status"] in WITH_DEFAULT else {})
+            if isinstance(entry, dict):
+                newest[entry.get("parameter_id", f"line {number}")] = entry
+        for entry in newest.values():
+            if entry.get("parameters") and entry.get("status") in WITH_DEFAULT + FAILED:
+                self._learn(entry["parameters"], entry.get("result") or {} if entry["status"] in WITH_DEFAULT else {})
         log.info("%d results of %s are known", len(self.done), self.journal)
 
     def _learn(self, parameters: dict, metrics: dict) -> None:
@@ -150,7 +156,7 @@ class AskTellTuner(Tuner):
         """A trial that was not proposed here; None where it does not fit the space."""
         try:
             point = self._complete(spaces.unnest(self.space, parameters))
-        except (ValueError, TypeError, KeyError) as mistake:
+        except (ValueError, TypeError, KeyError, AttributeError) as mistake:
             log.warning("an earlier result does not fit the search space (%s): left out", mistake)
             return None
         self._see(spaces.nest(self.space, point))
@@ -225,6 +231,8 @@ class AskTellTuner(Tuner):
         """A random configuration that was never proposed."""
         if self.size <= ENUMERATED:
             unseen = list(self._all_unseen().values())
+            if not unseen:
+                raise nni.NoMoreTrialError("space exhausted")
             return self._complete(spaces.unnest(self.space, unseen[self.rng.integers(len(unseen))]))
         while True:
             point = {leaf.key: leaf.draw(self.rng) for leaf in self.leaves}

@@ -7,17 +7,42 @@ is an index, where it has few values, or a place in [0, 1] (tuners.space).
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
+import numpy as np
 import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from tuners import space as spaces
 from tuners.aim import Aim
-from tuners.asktell import AskTellTuner, Trial
+from tuners.asktell import ENUMERATED, AskTellTuner, Trial
 from tuners.space import Leaf
 
-GP_LIMIT = 300  # results, from which on a proposal of the Gaussian process would cost more than half a second
+GP_LIMIT = 300  # results, from which on a proposal of the Gaussian process would cost more than half a second;
+# a third of it where several objectives and limits have one each
 RANDOM_STARTS = {"gp": 2, "tpe": 10}  # the papers' number for Bayesian search; Optuna's own default
+RATED = 2048  # unseen configurations of a discrete space that the Gaussian process chooses from
 FAR = 1e9  # stands for a limit's infinite excess, which Optuna does not take
+
+
+class UnseenGP(optuna.samplers.GPSampler):
+    """Optuna's Gaussian process; where `unseen()` lists what is left of a discrete space it takes the best of that.
+
+    Optuna's own search of the acquisition's maximum comes back to points that were tried, and what it is moved to then
+    has no claim to be good.
+    """
+
+    def __init__(self, unseen: Callable[[], list[dict]], **arguments):
+        super().__init__(warn_independent_sampling=False, **arguments)
+        self.unseen = unseen
+
+    def _optimize_acqf(self, acqf, best_params: np.ndarray | None) -> np.ndarray:
+        """Return the normalised parameters to try; Optuna names this method as one to override."""
+        rows = self.unseen()
+        if not rows:
+            return super()._optimize_acqf(acqf, best_params)
+        places = acqf.search_space.get_normalized_params(rows, rows)
+        return places[int(np.argmax(acqf.eval_acqf_no_grad(places)))]
 
 
 class OptunaTuner(AskTellTuner):
@@ -53,18 +78,41 @@ class OptunaTuner(AskTellTuner):
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         self.searched = [leaf for leaf in self.leaves if leaf.values is None or len(leaf.values) > 1]
         self.distributions = {leaf.key: _distribution(leaf, self.sampler == "qmc") for leaf in self.searched}
-        sampler = SAMPLERS[self.sampler](self.seed, self.starts)
+        if self.sampler == "gp":
+            sampler = UnseenGP(self._coordinates_left, seed=self.seed, n_startup_trials=self.starts)
+        else:
+            sampler = SAMPLERS[self.sampler](self.seed, self.starts)
+        self.coordinates: dict[str, dict] = {}  # of unseen configurations, as far as they were needed
         directions = ["maximize"] * len(self.aim.objectives)  # scores are turned so that larger is better
         self.study = optuna.create_study(sampler=sampler, directions=directions)
 
     def _ask(self) -> tuple[dict, optuna.Trial]:
-        if isinstance(self.study.sampler, optuna.samplers.GPSampler) and len(self.done) >= GP_LIMIT:
+        models = len(self.aim.objectives) + len(self.aim.limits)
+        limit = GP_LIMIT if models == 1 else GP_LIMIT // 3
+        if isinstance(self.study.sampler, optuna.samplers.GPSampler) and len(self.done) >= limit:
             self.study.sampler = tpe(self.seed, 0)
         trial = self.study.ask(self.distributions)
         return self._point(trial.params), trial
 
+    def _coordinates_left(self) -> list[dict]:
+        """What is unseen of a discrete space, in Optuna's terms; RATED of it at most; nothing of a larger space."""
+        if self.size > ENUMERATED:
+            return []
+        unseen = self._all_unseen()
+        names = list(unseen)
+        if len(names) > RATED:
+            names = [names[index] for index in self.rng.choice(len(names), RATED, replace=False)]
+        for name in names:
+            if name not in self.coordinates:
+                point = self._complete(spaces.unnest(self.space, unseen[name]))
+                self.coordinates[name] = self._coordinates(point)
+        return [self.coordinates[name] for name in names]
+
+    def _coordinates(self, point: dict) -> dict:
+        return {leaf.key: _coordinate(leaf, point[leaf.key]) for leaf in self.searched}
+
     def _adopt(self, point: dict) -> optuna.Trial:
-        self.study.enqueue_trial({leaf.key: _coordinate(leaf, point[leaf.key]) for leaf in self.searched})
+        self.study.enqueue_trial(self._coordinates(point))
         return self.study.ask(self.distributions)
 
     def _discard(self, handle: optuna.Trial) -> None:
@@ -85,11 +133,6 @@ class OptunaTuner(AskTellTuner):
         return point
 
 
-def gp(seed: int, starts: int) -> optuna.samplers.BaseSampler:
-    """Gaussian process with expected improvement."""
-    return optuna.samplers.GPSampler(seed=seed, n_startup_trials=starts)
-
-
 def tpe(seed: int, starts: int) -> optuna.samplers.BaseSampler:
     """Tree-structured Parzen estimator over all parameters together."""
     return optuna.samplers.TPESampler(seed=seed, n_startup_trials=starts, multivariate=True, constant_liar=True)
@@ -105,7 +148,7 @@ def qmc(seed: int, starts: int) -> optuna.samplers.BaseSampler:
     return optuna.samplers.QMCSampler(seed=seed, scramble=True, warn_asynchronous_seeding=False)
 
 
-SAMPLERS = {"gp": gp, "tpe": tpe, "nsga2": nsga2, "qmc": qmc}
+SAMPLERS = {"gp": UnseenGP, "tpe": tpe, "nsga2": nsga2, "qmc": qmc}
 
 
 def _distribution(leaf: Leaf, indexed: bool) -> optuna.distributions.BaseDistribution:

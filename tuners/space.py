@@ -39,11 +39,31 @@ class Leaf:
             return tuple(sorted(self.args)) if self.ordered else self.args
         if self.kind == "randint" and self.args[1] - self.args[0] <= INDEXED:
             return tuple(range(*self.args))
-        if self.kind == "quniform" and (self.args[1] - self.args[0]) / self.args[2] <= INDEXED:
-            low, high, step = self.args
-            rounds = range(round(low / step), round(high / step) + 1)
-            return tuple(dict.fromkeys(min(max(number * step, low), high) for number in rounds))
-        return None
+        return self.all_values() if self.kind == "quniform" and self.count <= INDEXED else None
+
+    @cached_property
+    def count(self) -> float:
+        """How many different values there are; infinite for a continuous range."""
+        if self.kind == "choice":
+            return len(dict.fromkeys(map(repr, self.args)))
+        if self.kind == "randint":
+            return self.args[1] - self.args[0]
+        return len(self._multiples) if self.kind.startswith("q") else math.inf
+
+    @cached_property
+    def _multiples(self) -> range:
+        """Which multiples of its step a rounded range has."""
+        low, high = self._rounded(0.0), self._rounded(1.0)
+        return range(round(low / self.args[2]), round(high / self.args[2]) + 1)
+
+    def all_values(self) -> tuple:
+        """Return all values of a leaf that has a finite number of them."""
+        if self.kind == "choice":
+            return self.values
+        if self.kind == "randint":
+            return tuple(range(*self.args))
+        low, high = self._rounded(0.0), self._rounded(1.0)
+        return tuple(dict.fromkeys(min(max(number * self.args[2], low), high) for number in self._multiples))
 
     @cached_property
     def ordered(self) -> bool:
@@ -58,6 +78,10 @@ class Leaf:
             return values[min(int(unit * len(values)), len(values) - 1)]
         if self.kind == "randint":
             return min(self.args[0] + int(unit * (self.args[1] - self.args[0])), self.args[1] - 1)
+        return self._rounded(unit)
+
+    def _rounded(self, unit: float) -> float:
+        """The value of a range at `unit`, a multiple of its step where it has one."""
         low, high = self.args[:2]
         if "normal" in self.kind:
             value = NormalDist(low, high).inv_cdf(TAIL + (1 - 2 * TAIL) * unit)
@@ -87,6 +111,21 @@ class Leaf:
         if "log" in self.kind:
             low, high, value = math.log(low), math.log(high), math.log(value)
         return min(max((value - low) / (high - low), 0.0), 1.0) if high > low else 0.5
+
+    def own(self, value: Any) -> Any:
+        """Return the leaf's own value that `value` stands for, 0.0 for 0 but not for False. Raises ValueError."""
+        if self.values is not None:
+            found = [each for each in self.values if _same(each, value)]
+            known = f"among {', '.join(map(repr, self.values))}"
+        else:
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            near = self.value(self.unit(value)) if is_number else None
+            fits = is_number and (_same(near, value) or (self.count == math.inf and "normal" in self.kind))
+            found = [near if self.count < math.inf else value] if fits else []
+            known = f"in {self.kind} {list(self.args)}"
+        if not found:
+            raise ValueError(f"{self.key} = {value!r} is not {known}")
+        return found[0]
 
     def draw(self, rng) -> Any:
         """Return a random value, by numpy's generator `rng`."""
@@ -132,8 +171,7 @@ def unnest(space: dict, parameters: dict, above: str = "") -> dict:
         inside = value if isinstance(value, dict) else parameters
         value = value["_name"] if isinstance(value, dict) else value
         leaf = Leaf(above + name, spec["_type"], tuple(_names(spec)))
-        leaf.unit(value)  # raises
-        point[leaf.key] = value
+        point[leaf.key] = value = leaf.own(value)
         if (option := _option(spec, value)) is not None:
             point |= unnest(_inner(option), inside, f"{above}{name}/{value}/")
     return point
@@ -153,8 +191,7 @@ def size(space: dict) -> float:
             plain = len({repr(option) for option in spec["_value"] if not isinstance(option, dict)})
             total *= plain + sum(size(_inner(option)) for option in options)
         else:
-            values = Leaf(name, spec["_type"], tuple(spec["_value"])).values
-            total *= math.inf if values is None else len(dict.fromkeys(map(repr, values)))
+            total *= Leaf(name, spec["_type"], tuple(spec["_value"])).count
     return total
 
 
@@ -163,7 +200,8 @@ def everything(space: dict) -> Iterator[dict]:
     per_parameter = []
     for name, spec in space.items():
         choices = []
-        for value in dict.fromkeys(Leaf(name, spec["_type"], tuple(_names(spec))).values):
+        values = Leaf(name, spec["_type"], tuple(_names(spec))).all_values()
+        for value in {repr(value): value for value in values}.values():  # True is not 1 here
             option = _option(spec, value)
             inner = [{}] if option is None else everything(_inner(option))
             choices += [({"_name": value} | rest if option is not None else value) for rest in inner]
@@ -186,6 +224,14 @@ def _option(spec: dict, value) -> dict | None:
 
 def _inner(option: dict) -> dict:
     return {name: spec for name, spec in option.items() if name != "_name"}
+
+
+def _same(own: Any, value: Any) -> bool:
+    """Whether two values are one, as after a way through JSON and Node: 1 and 1.0 are, True and 1 are not."""
+    numbers = [isinstance(each, int | float) and not isinstance(each, bool) for each in (own, value)]
+    if all(numbers):
+        return math.isclose(own, value, rel_tol=1e-9, abs_tol=1e-12)
+    return own == value and not any(numbers)
 
 
 def _nearest(values: tuple, value: float) -> int:

@@ -199,7 +199,7 @@ def check_machines(args: argparse.Namespace) -> None:
         args.device = "cuda"
         if (args.concurrency or 1) > gpus:
             raise UserMistake(f"--concurrency {args.concurrency}: the machines have {gpus} GPUs, each takes one trial")
-    check_code_folder(ROOT)
+    check_code_folder(ROOT, args.machines)
     packages = packages_for(train_hpo.OBJECTIVES[split_task(args.task)[0]].params, args.tonic)
     found, notes = check_machines(args.machines, packages)
     for note in notes:

@@ -378,9 +378,16 @@ def test_a_code_folder_over_nnis_limits_is_refused_with_the_largest(tmp_path, nu
         with (tmp_path / f"file{index}").open("wb") as file:
             file.truncate(size + (index == 1))
     with pytest.raises(UserMistake, match=r"largest: file1 \("):
-        check_code_folder(tmp_path)
+        check_code_folder(tmp_path, [])
     (tmp_path / ".nniignore").write_text("file*\n!file2\n")
-    check_code_folder(tmp_path)
+    check_code_folder(tmp_path, [])
+
+
+def test_a_private_key_is_not_sent_around(file_of, entry, tmp_path):
+    with pytest.raises(UserMistake, match="key would be sent to all machines"):
+        check_code_folder(tmp_path, file_of(entry))
+    (tmp_path / ".nniignore").write_text("key\n")
+    check_code_folder(tmp_path, file_of(entry))
 
 
 def test_packages_depend_on_the_objective():

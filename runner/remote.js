@@ -15,7 +15,7 @@ const { promisify } = require('util');
 const { LOOPBACK } = require('./shared.js');
 
 const NNI_VERSION = '3.0'; // as Python tells it
-const KEEPALIVE = { keepaliveInterval: 5000, keepaliveCountMax: 3 };
+const KEEPALIVE = { keepaliveInterval: 5000, keepaliveCountMax: 12 }; // a minute of silence is a loss
 const LAUNCH_MS = 300000; // longest time for a machine to come up
 const STOP_MS = 8000; // longest time for it to be stopped; NNI gives a trial 5 s
 const UPGRADE_MS = 10000; // longest time for a keeper to say what it wants

@@ -79,6 +79,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--task", required=True, help="the stem of a file in search_spaces/")
     parser.add_argument("--params", default="{}", help="JSON object of parameters, on top of the task's defaults")
     parser.add_argument("--check", action="store_true", help="validate the search space and train one epoch, no more")
+    parser.add_argument("--metrics", default="", help="of --check: names that the result must have, a comma between")
     parser.add_argument("--out", type=Path, help="folder for record.json and model.pt (default: write none)")
     add_trial_flags(parser)
     return parser.parse_args(arguments)
@@ -251,12 +252,21 @@ def check(args: argparse.Namespace, job: Job) -> int:
     started = time.time()
     try:
         result = job.train(params, job.splits, _ignore, job.device, args.seed)
+        check_metrics(result.metrics, [name for name in args.metrics.split(",") if name])
         outcome = f"one epoch with the defaults took {time.time() - started:.1f} s, status {result.status}"
     except TimeoutError:
         outcome = f"one epoch with the defaults takes longer than {CHECK_SECONDS} s"
     signal.alarm(0)
     print(f"{args.task}: search space and data are in order; {outcome}")
     return 0
+
+
+def check_metrics(metrics: dict, wanted: list[str]) -> None:
+    """Raise UserMistake where a metric is not among a result's numbers, or may not be chosen by."""
+    known = [name for name in _finite(metrics) if not name.startswith("test_")]
+    for name in wanted:
+        if name not in known:
+            raise UserMistake(f"there is no metric {name!r} to search by; choose from: {', '.join(known)}")
 
 
 def _interrupt_once(signum, frame) -> None:

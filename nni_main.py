@@ -24,7 +24,8 @@ from rich.console import Console
 
 from runner.flags import OneLineParser, UserMistake, add_trial_flags, count, thread_environment, trial_flags
 from search_spaces import levels, load_space, split_task, task_names
-from tuners import ASSESSORS, DEFAULT_TUNER, REFUSED_TUNERS, TUNERS
+from tuners import ASSESSORS, DEFAULT_TUNER, REFUSED_TUNERS, TUNERS, WITH_AIMS, WITH_JOURNAL
+from tuners.aim import Aim, parse_limit, parse_objectives
 
 ROOT = Path(__file__).resolve().parent
 DEFAULT_TASK = "eprop_digits"
@@ -70,6 +71,13 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = OneLineParser(description="Search hyperparameters with NNI.", epilog=f"Tasks: {', '.join(task_names())}.")
     parser.add_argument("task", nargs="?", default=DEFAULT_TASK, help=f"a search space's name (default {DEFAULT_TASK})")
     parser.add_argument("--tuner", type=tuner_name, default=DEFAULT_TUNER, help=f"{' | '.join(TUNERS)} (default first)")
+    parser.add_argument(
+        "--objectives", type=aimed(parse_objectives), help="metrics to optimise, such as default:max,energy_nj:min"
+    )
+    parser.add_argument(
+        "--limit", type=aimed(parse_limit), action="append", help='bound on a metric, such as "synaptic_operations<1e6"'
+    )
+    parser.add_argument("--warm-start", metavar="ID", help="learn from the trials of an earlier experiment first")
     parser.add_argument("--assessor", choices=ASSESSORS, default="none", help="stops hopeless trials (default none)")
     parser.add_argument("--trials", type=count(1), default=DEFAULT_TRIALS, help=f"budget (default {DEFAULT_TRIALS})")
     parser.add_argument("--duration", type=seconds, help="no trial starts after 90s, 30m, 2h, 1d (default: no limit)")
@@ -91,6 +99,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     args.device = "cuda" if args.gpus else args.device
     args.threads = int(thread_environment(args.threads)["OMP_NUM_THREADS"])
     args.experiments = args.experiments.resolve()
+    args.aim = Aim(args.objectives or [("default", "max")], args.limit or [])
     return args
 
 
@@ -100,6 +109,18 @@ def tuner_name(text: str) -> str:
         reason = REFUSED_TUNERS.get(text.lower(), "unknown")
         raise argparse.ArgumentTypeError(f"{text!r}: {reason}. Choose from: {', '.join(TUNERS)}")
     return text
+
+
+def aimed(parse):
+    """Return an argparse type that shows what `parse` finds wrong."""
+
+    def read(text: str):
+        try:
+            return parse(text)
+        except ValueError as mistake:
+            raise argparse.ArgumentTypeError(str(mistake)) from None
+
+    return read
 
 
 def seconds(text: str) -> int:
@@ -130,6 +151,7 @@ def check_request(args: argparse.Namespace, space: dict) -> None:
             validate_search_space(level, raise_exception=True)
     except ValueError as error:
         raise UserMistake(f"search_spaces/{args.task}.json: {error}") from None
+    check_tuner(args)
     if args.assessor != "none" and args.repeats > 1:
         raise UserMistake(
             f"--assessor {args.assessor} with --repeats {args.repeats}: an assessor sees one seed's curve only"
@@ -145,6 +167,28 @@ def check_request(args: argparse.Namespace, space: dict) -> None:
         raise UserMistake(
             f"--concurrency {args.concurrency} with --gpus {args.gpus}: each GPU takes one trial at a time"
         )
+
+
+def check_tuner(args: argparse.Namespace) -> None:
+    """Refuse objectives, limits or an earlier journal that the tuner cannot take. Raises UserMistake."""
+    if (args.objectives or args.limit) and args.tuner not in WITH_AIMS:
+        raise UserMistake(f"--objectives and --limit need --tuner {' or '.join(WITH_AIMS)}, not {args.tuner}")
+    if tested := [name for name in args.aim.metrics if name.startswith("test_")]:
+        raise UserMistake(f"{tested[0]} is no objective and no limit: nothing is chosen by the test part")
+    if args.warm_start and args.tuner not in WITH_JOURNAL:
+        raise UserMistake(f"--warm-start needs --tuner {' or '.join(WITH_JOURNAL)}, not {args.tuner}")
+    if args.warm_start and not (args.experiments / args.warm_start / "journal.jsonl").is_file():
+        raise UserMistake(f"--warm-start {args.warm_start}: {args.experiments / args.warm_start} has no journal.jsonl")
+
+
+def tuner_settings(args: argparse.Namespace) -> dict:
+    """Return the tuner's name or class and its arguments."""
+    settings = TUNERS[args.tuner](args.seed)
+    if args.objectives or args.limit:
+        settings["class_args"] |= {"objectives": args.aim.objectives, "limits": args.aim.limits}
+    if args.warm_start:
+        settings["class_args"]["journal"] = str(args.experiments / args.warm_start / "journal.jsonl")
+    return settings
 
 
 def count_gpus() -> int:
@@ -227,7 +271,8 @@ def reserve_folder(args: argparse.Namespace) -> None:
 
 def check_trial(args: argparse.Namespace) -> None:
     """Compare the search space with Params and train one epoch, in a process of its own. Raises UserMistake."""
-    done = subprocess.run([*trial_command(args), "--check"], cwd=ROOT, capture_output=True, text=True)
+    command = [*trial_command(args), "--check", "--metrics", ",".join(args.aim.metrics)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     lines = done.stderr.strip().splitlines() or ["the check ended without a word"]
     if done.returncode == 2:
         raise UserMistake(lines[-1].removeprefix("main_hpo.py: "))
@@ -263,7 +308,7 @@ def configure(args: argparse.Namespace, space: dict):
     config.max_trial_number = args.trials
     config.max_experiment_duration = args.duration
     config.max_trial_duration = args.trial_duration
-    config.tuner = algorithm(TUNERS[args.tuner](args.seed))
+    config.tuner = algorithm(tuner_settings(args))
     if args.assessor != "none":
         config.assessor = algorithm(ASSESSORS[args.assessor](fixed_epochs(space)))
     if args.machines:
@@ -298,7 +343,7 @@ def search(args: argparse.Namespace, space: dict) -> int:
     from runner.search import Search, print_closing
 
     console = Console()
-    results = Results(args.experiments / args.id, lambda parameters: repeat_command(args, parameters))
+    results = Results(args.experiments / args.id, lambda parameters: repeat_command(args, parameters), args.aim)
     following = Search(results, results.folder / "events.jsonl", args.trials, args.duration, console)
     experiment = Experiment(configure(args, space), id=args.id)
     exit_status = 0

@@ -10,13 +10,13 @@ import contextlib
 import hashlib
 import io
 import json
-import math
 import os
 import tempfile
 import time
 from pathlib import Path
 
 from search_spaces import flatten
+from tuners.aim import Aim
 
 WITH_DEFAULT = ("ok", "silent", "saturated", "early_stopped")  # statuses of trials whose score counts
 STATUSES = (*WITH_DEFAULT, "failed", "timed_out", "killed", "lost", "interrupted")
@@ -160,12 +160,14 @@ def journal_entry(start: dict, end: dict | None, record: dict | None) -> dict:
 class Results:
     """The results of one experiment: takes each finished trial, keeps journal, table, best and weights up to date.
 
-    `folder` is experiments/<id>; `command(parameters)` returns the shell command that repeats a trial alone.
+    `folder` is experiments/<id>; `command(parameters)` returns the shell command that repeats a trial alone; `aim` has
+    the objectives and limits.
     """
 
-    def __init__(self, folder: Path, command):
+    def __init__(self, folder: Path, command, aim: Aim | None = None):
         self.folder = folder
         self.command = command
+        self.aim = aim or Aim()
         self.entries = read_journal(folder / "journal.jsonl")
         self._csv_written = 0.0
         self._best = None  # the entry that best.json names
@@ -188,9 +190,17 @@ class Results:
         return entry
 
     def ranking(self) -> list[dict]:
-        """The trials whose score counts, best first; of equals the one that was started first."""
-        scored = [entry for entry in self.entries if math.isfinite(entry["result"].get("default", math.nan))]
-        return sorted(scored, key=lambda entry: (-entry["result"]["default"], entry["sequence"]))
+        """The trials whose scores count, best first: those within the limits, by the first objective, by age."""
+        scored = [(entry, self.aim.scores(entry["result"])) for entry in self.entries if "default" in entry["result"]]
+        scored = [(entry, scores) for entry, scores in scored if scores is not None]
+        scored.sort(key=lambda pair: (not self.aim.is_kept(pair[0]["result"]), -pair[1][0], pair[0]["sequence"]))
+        return [entry for entry, _ in scored]
+
+    def front(self) -> list[dict]:
+        """The trials on the Pareto front, best by the first objective first."""
+        ranking = self.ranking()
+        marks = self.aim.front([entry["result"] for entry in ranking])
+        return [entry for entry, mark in zip(ranking, marks, strict=True) if mark]
 
     def write_table(self) -> None:
         """Write results.csv, one row a trial."""
@@ -198,6 +208,12 @@ class Results:
 
         ordered = sorted(self.entries, key=lambda entry: entry["sequence"])
         table = pandas.DataFrame([_row(entry) for entry in ordered], columns=None if ordered else FIRST_COLUMNS)
+        if ordered and len(self.aim.objectives) > 1:
+            front = {entry["trial"] for entry in self.front()}
+            table.insert(3, "pareto", [entry["trial"] in front for entry in ordered])
+        if ordered and self.aim.limits:
+            kept = [entry["status"] in WITH_DEFAULT and self.aim.is_kept(entry["result"]) for entry in ordered]
+            table.insert(3, "within_limits", kept)
         write_atomic(self.folder / "results.csv", table.to_csv(index=False).encode())
         self._csv_written = time.monotonic()
 
@@ -222,6 +238,7 @@ class Results:
         best = {
             "trial": entry["trial"],
             "default": entry["result"]["default"],
+            "within_limits": self.aim.is_kept(entry["result"]),
             "parameters": entry["parameters"],
             "result": entry["result"],
             "seeds": entry["seeds"],

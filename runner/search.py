@@ -65,6 +65,8 @@ class Search:
                 self._check_tuner()
                 self._check_machines()
                 self.finished = status in ("DONE", "STOPPED") or self._exhausted(status)
+        if status == "TUNER_NO_MORE_TRIAL":
+            self.console.print("the search space is exhausted: the tuner has no more configurations")
 
     def _check_tuner(self) -> None:
         """NNI goes on for ever without trials when its tuner raises. Raises RuntimeError with what the tuner said."""
@@ -179,6 +181,10 @@ def print_closing(results: Results, console: Console) -> None:
         for name in dict.fromkeys(name for entry in best for name in entry["parameters"]):
             table.add_row(name, *(_short(entry["parameters"].get(name, "")) for entry in best))
         console.print(table)
+    if best and not results.aim.is_kept(best[0]["result"]):
+        console.print("no trial is within the limits; the best are those that come nearest by the first objective")
+    if len(results.aim.objectives) > 1:
+        print_front(results, console)
     counts = Counter(entry["status"] for entry in results.entries)
     console.print(
         "trials: " + (", ".join(f"{counts[s]} {s}" for s in STATUSES if counts[s]) or "none"), highlight=False
@@ -186,6 +192,15 @@ def print_closing(results: Results, console: Console) -> None:
     for name in ("results.csv", "best.json", "best_model.pt", "best_model.npz", "journal.jsonl"):
         if (results.folder / name).exists():
             console.print(f"{name:14} {results.folder / name}", soft_wrap=True, highlight=False)
+
+
+def print_front(results: Results, console: Console) -> None:
+    """Print the trials of the Pareto front with their objectives; results.csv marks them."""
+    names = [name for name, _ in results.aim.objectives]
+    table = Table("Pareto front", *names)
+    for entry in results.front():
+        table.add_row(entry["trial"], *(f"{entry['result'][name]:.4g}" for name in names))
+    console.print(table)
 
 
 def _short(value) -> str:

@@ -23,6 +23,7 @@ from dataclasses import dataclass  # noqa: E402
 class FaultyParams:
     fault: int = 0
     weight: float = 0.5
+    kind: str = "plain"
 
 
 def train_faulty(params, splits, report, device, seed):
@@ -119,6 +120,25 @@ def test_every_fault_of_a_trial_is_told_truly(repository):
     best = json.loads((folder / "best.json").read_text())
     assert best["parameters"] == {"fault": 0} and best["default"] == 0.5
     assert best["result"]["test_accuracy"] == 0.9
+    assert processes_of(repository) == []
+
+
+def test_this_projects_tuners_end_an_exhausted_space_and_go_on_from_a_journal(repository):
+    kinds = [{"_name": "plain"}, {"_name": "weighted", "weight": {"_type": "choice", "_value": [0.2, 0.4, 0.6]}}]
+    space = {"kind": {"_type": "choice", "_value": kinds}, "fault": {"_type": "choice", "_value": [0, 1, 5]}}
+    write_space(repository, "faulty_digits", space)  # (1 + 3) x 3 = 12 configurations, of which 4 fail
+    half = ["--tuner", "gp", "--trials", "6", "--concurrency", "4", "--no-check"]
+    output, _ = start(repository, "half", *half).communicate(timeout=240)
+    assert "6/6 done" in output
+    rest = ["--tuner", "forest", "--trials", "20", "--concurrency", "4", "--no-check", "--warm-start", "half"]
+    output, _ = start(repository, "rest", *rest).communicate(timeout=240)
+    assert "the search space is exhausted" in output
+    tried = [table(repository / "experiments" / identifier) for identifier in ("half", "rest")]
+    assert [len(rows) for rows in tried] == [6, 6]
+    rows = sum(tried, [])
+    assert len({(row["kind"], row.get("weight"), row["fault"]) for row in rows}) == 12
+    assert [row["status"] for row in rows].count("failed") == 4
+    assert all(row["status"] == {"0": "ok", "1": "failed", "5": "silent"}[row["fault"]] for row in rows)
     assert processes_of(repository) == []
 
 

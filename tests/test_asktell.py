@@ -1,0 +1,259 @@
+"""The project's tuners driven by hand: no repeats, an end, failures, pending trials, seeds, journals, two threads."""
+
+import json
+import math
+import threading
+from collections import Counter
+
+import nni
+import pytest
+
+import tuners
+from tuners.aim import Aim, parse_limit, parse_objectives
+
+SPACE = {
+    "net": {
+        "_type": "choice",
+        "_value": [{"_name": "small"}, {"_name": "large", "size": {"_type": "randint", "_value": [0, 4]}}],
+    },
+    "lr": {"_type": "choice", "_value": [0.001, 0.01, 0.1]},
+    "reset": {"_type": "choice", "_value": ["zero", "subtract"]},
+}  # (1 + 4) x 3 x 2 = 30 configurations
+PLANE = {"x": {"_type": "uniform", "_value": [-1, 1]}, "y": {"_type": "uniform", "_value": [-1, 1]}}
+ENGINES = {
+    "gp": lambda **k: tuners.OptunaTuner("gp", **k),
+    "tpe": lambda **k: tuners.OptunaTuner("tpe", **k),
+    "nsga2": lambda **k: tuners.OptunaTuner("nsga2", **k),
+    "qmc": lambda **k: tuners.OptunaTuner("qmc", **k),
+    "forest": lambda **k: tuners.ForestTuner(**k),
+}
+
+
+def score(parameters):
+    """The greatest is 3.1: large, size 2, lr 0.1, subtract."""
+    size = parameters["net"].get("size", -1)
+    return -abs(size - 2) + 3 * (parameters["lr"] == 0.1) + 0.1 * (parameters["reset"] == "subtract")
+
+
+def make(engine, space=SPACE, **arguments):
+    tuner = ENGINES[engine](**arguments)
+    tuner.update_search_space(space)
+    return tuner
+
+
+def search(tuner, number, function=score, fails=lambda parameters: False):
+    """Try `number` configurations one after the other; return them."""
+    tried = []
+    for identifier in range(number):
+        tried.append(tuner.generate_parameters(identifier))
+        failed = fails(tried[-1])
+        if not failed:
+            tuner.receive_trial_result(identifier, tried[-1], {"default": function(tried[-1])})
+        tuner.trial_end(identifier, not failed)
+    return tried
+
+
+def names(tried):
+    return [json.dumps(parameters, sort_keys=True) for parameters in tried]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_configuration_once_then_the_end(engine):
+    tuner = make(engine)
+    tried = search(tuner, 30, fails=lambda parameters: parameters["reset"] == "zero")
+    assert len(set(names(tried))) == 30
+    with pytest.raises(nni.NoMoreTrialError, match="space exhausted: all 30 configurations"):
+        tuner.generate_parameters(30)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_seed_fixes_the_proposals(engine):
+    assert names(search(make(engine, seed=1), 12)) == names(search(make(engine, seed=1), 12))
+    assert names(search(make(engine, seed=1), 12)) != names(search(make(engine, seed=2), 12))
+
+
+@pytest.mark.parametrize("engine", ["gp", "tpe", "forest"])
+@pytest.mark.parametrize("mode, sign", [("maximize", 1), ("minimize", -1)])
+def test_they_find_the_top_of_a_hill(engine, mode, sign):
+    tuner = make(engine, PLANE, optimize_mode=mode)
+    tried = search(tuner, 40, lambda p: sign * (-((p["x"] - 0.3) ** 2) - (p["y"] + 0.6) ** 2))
+    values = [math.hypot(p["x"] - 0.3, p["y"] + 0.6) for p in tried]
+    assert min(values) < 0.12  # 40 random points come so near with a probability of 0.36
+    assert sum(values[-10:]) < 0.7 * sum(values[:10])
+
+
+@pytest.mark.parametrize("engine", ["gp", "tpe", "forest"])
+def test_failures_are_avoided_and_no_score(engine):
+    tuner = make(engine, PLANE)
+    tried = search(tuner, 40, lambda p: p["y"], fails=lambda p: p["x"] > 0)  # a random search fails in half
+    assert sum(p["x"] > 0 for p in tried[20:]) <= 5
+    assert tuner.worst[0] == min(p["y"] for p in tried if p["x"] <= 0)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_only_failures_do_no_harm(engine):
+    assert len(set(names(search(make(engine), 25, fails=lambda p: True)))) == 25
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("value", [math.nan, math.inf, "0.5", None, {"accuracy": 0.5}, {"default": "high"}])
+def test_a_malformed_result_is_a_failure(engine, value):
+    tuner = make(engine)
+    tuner.receive_trial_result(0, tuner.generate_parameters(0), value)
+    assert tuner.untold and not tuner.done and not tuner.pending
+    assert len(search(tuner, 4)) == 4 and tuner.done
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_pending_trials_are_not_proposed_again(engine):
+    tuner = make(engine, seed=3)
+    tried = tuner.generate_multiple_parameters(list(range(40)))
+    assert len(tried) == len(set(names(tried))) == 30 and len(tuner.pending) == 30
+
+
+@pytest.mark.parametrize("engine", ["gp", "tpe", "forest"])
+def test_pending_trials_are_spread(engine):
+    tuner = make(engine, PLANE)
+    search(tuner, 15, lambda p: -((p["x"]) ** 2) - p["y"] ** 2)
+    batch = tuner.generate_multiple_parameters(list(range(100, 108)))
+    places = {(round(p["x"], 3), round(p["y"], 3)) for p in batch}
+    assert len(places) == 8
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_end_may_come_before_the_result(engine):
+    tuner = make(engine)
+    parameters = tuner.generate_parameters(0)
+    tuner.trial_end(0, True)
+    assert 0 in tuner.pending
+    tuner.receive_trial_result(0, parameters, 0.7)
+    assert [trial.scores for trial in tuner.done] == [(0.7,)] and not tuner.pending
+    stopped = tuner.generate_parameters(1)
+    tuner.receive_trial_result(1, stopped, 0.2)  # what it had when the assessor stopped it
+    tuner.trial_end(1, False)
+    assert [trial.failed for trial in tuner.done] == [False, False]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_imported_results_are_learnt_and_not_repeated(engine):
+    first = search(make(engine), 20)
+    tuner = make(engine, seed=5)
+    tuner.import_data([{"parameter": parameters, "value": str(score(parameters))} for parameters in first])
+    tuner.import_data([{"parameter": first[0], "value": 1.0}, {"parameter": {"other": 1}, "value": 1.0}])
+    assert len(tuner.done) == 20
+    rest = search(tuner, 10)
+    assert not set(names(rest)) & set(names(first))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_journal_is_learnt_from(engine, tmp_path):
+    flat = {"net": "large", "size": 1, "lr": 0.1, "reset": "zero"}
+    lines = [
+        {"parameters": flat, "status": "ok", "result": {"default": 0.9}},
+        {"parameters": flat | {"size": 2}, "status": "failed", "result": {}},
+        {"parameters": flat | {"size": 3}, "status": "interrupted", "result": {}},
+        {"parameters": {"unknown": 1}, "status": "ok", "result": {"default": 0.9}},
+    ]
+    journal = tmp_path / "journal.jsonl"
+    journal.write_text("\n".join(map(json.dumps, lines)) + '\n{"parameters": {"net"')
+    tuner = make(engine, journal=str(journal))
+    assert [trial.failed for trial in tuner.done] == [False, True]
+    counts = Counter(names(search(tuner, 28)))
+    assert len(counts) == 28
+    assert names([{"net": {"_name": "large", "size": 3}, "lr": 0.1, "reset": "zero"}])[0] in counts
+    assert names([{"net": {"_name": "large", "size": 2}, "lr": 0.1, "reset": "zero"}])[0] not in counts
+
+
+def test_two_threads():
+    tuner, ended = make("forest", PLANE), []
+
+    def work(start):
+        for identifier in range(start, start + 60):
+            parameters = tuner.generate_parameters(identifier)
+            tuner.receive_trial_result(identifier, parameters, parameters["x"])
+            tuner.trial_end(identifier, True)
+            ended.append(identifier)
+
+    threads = [threading.Thread(target=work, args=(start,)) for start in (0, 1000, 2000)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(ended) == 180 and len(tuner.done) == 180 and not tuner.pending
+
+
+def test_an_engine_that_raises_does_not_end_the_search(monkeypatch):
+    tuner = make("gp")
+    search(tuner, 3)
+    monkeypatch.setattr(tuner.study, "ask", lambda *_: 1 / 0)
+    monkeypatch.setattr(tuner.study, "tell", lambda *_, **__: 1 / 0)
+    assert len(set(names(search(tuner, 10)))) == 10
+
+
+def test_the_gaussian_process_hands_over(monkeypatch):
+    import optuna
+
+    monkeypatch.setattr("tuners.optuna_tuner.GP_LIMIT", 6)
+    tuner = make("gp", PLANE)
+    search(tuner, 5, lambda p: p["x"])
+    assert isinstance(tuner.study.sampler, optuna.samplers.GPSampler)
+    tuner.import_data([{"parameter": {"x": 0.1 * i, "y": 0.0}, "value": 0.1 * i} for i in range(3)])  # past the limit
+    search(tuner, 1, lambda p: p["x"])
+    assert isinstance(tuner.study.sampler, optuna.samplers.TPESampler)
+
+
+@pytest.mark.parametrize("engine", ["gp", "tpe", "nsga2"])
+def test_two_objectives_and_a_limit(engine):
+    objectives, limits = [("default", "max"), ("energy", "min")], [("rate", "<", 0.5)]
+    tuner = make(engine, PLANE, objectives=objectives, limits=limits)
+    tried = search_metrics(tuner, 30, lambda p: {"default": p["x"], "energy": p["x"] + abs(p["y"]), "rate": p["x"]})
+    assert len(tuner.study.best_trials) >= 2
+    assert all(trial.scores == (p["x"], -p["x"] - abs(p["y"])) for trial, p in zip(tuner.done, tried, strict=True))
+    assert all(trial.excess == (pytest.approx(p["x"] - 0.5),) for trial, p in zip(tuner.done, tried, strict=True))
+    assert all(trial.constraints["rate<0.5"] <= 0 for trial in tuner.study.best_trials)
+
+
+def search_metrics(tuner, number, metrics):
+    tried = []
+    for identifier in range(number):
+        tried.append(tuner.generate_parameters(identifier))
+        tuner.receive_trial_result(identifier, tried[-1], metrics(tried[-1]))
+    return tried
+
+
+def test_the_front_by_hand():
+    aim = Aim([("a", "max"), ("e", "min")], [("r", "<", 10)])
+    metrics = [
+        {"a": 0.9, "e": 5, "r": 1},  # on the front
+        {"a": 0.8, "e": 6, "r": 1},  # worse in both
+        {"a": 0.8, "e": 3, "r": 1},  # on the front
+        {"a": 0.8, "e": 3, "r": 2},  # as good
+        {"a": 0.99, "e": 1, "r": 11},  # over the limit
+        {"a": 0.99, "e": math.nan, "r": 1},  # no number
+        {"a": 0.99, "e": 1},  # limit's metric missing
+    ]
+    assert aim.front(metrics) == [True, False, True, True, False, False, False]
+    assert aim.excess(metrics[4]) == (1,) and aim.metrics == ["a", "e", "r"]
+
+
+def test_objectives_and_limits_are_read():
+    assert parse_objectives("default:max,energy_nj:min") == [("default", "max"), ("energy_nj", "min")]
+    assert parse_limit("synaptic_operations < 1e6") == ("synaptic_operations", "<", 1e6)
+    for text in ("default", "default:high", "a:max,a:min", "", "a b:max"):
+        with pytest.raises(ValueError):
+            parse_objectives(text)
+    for text in ("rate", "rate<", "rate<=3", "rate<x", "rate<nan", "<3"):
+        with pytest.raises(ValueError, match="must be like synaptic_operations<1e6"):
+            parse_limit(text)
+
+
+@pytest.mark.parametrize("wrong", [{"optimize_mode": "up"}, {"journal": "/nowhere"}])
+@pytest.mark.parametrize("engine", ["gp", "forest"])
+def test_wrong_arguments(engine, wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong.values()))):
+        ENGINES[engine](**wrong)
+
+
+def test_an_unknown_sampler():
+    with pytest.raises(ValueError, match="sampler must be one of gp, tpe, nsga2, qmc, not 'cma'"):
+        tuners.OptunaTuner("cma")

@@ -239,9 +239,9 @@ def check_machines(args: argparse.Namespace) -> None:
     if args.gpus:
         raise UserMistake(f"--gpus {args.gpus} with --machines: each machine's number of GPUs stands in the file")
     args.machines = machines.read_machines(args.machines)
-    if gpus := sum(machine.gpus for machine in args.machines):
-        if (args.concurrency or 1) > gpus:
-            raise UserMistake(f"--concurrency {args.concurrency}: the machines have {gpus} GPUs, each takes one trial")
+    gpus = sum(machine.gpus for machine in args.machines)
+    if gpus and (args.concurrency or 1) > gpus:
+        raise UserMistake(f"--concurrency {args.concurrency}: the machines have {gpus} GPUs, each takes one trial")
     check_code_folder(ROOT, args.machines)
     packages = packages_for(train_hpo.OBJECTIVES[split_task(args.task)[0]].params, args.tonic)
     found, notes = check_machines(args.machines, packages)

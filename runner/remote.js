@@ -207,11 +207,7 @@ function join(stream, head, port) {
 async function start() {
     service = this;
     await this.server.start();
-    await Promise.all(this.config.machineList.map(async config => {
-        if (!await launch(config)) {
-            callAgain(config);
-        }
-    }));
+    await Promise.all(this.config.machineList.map(launch));
     return this.workers.map(worker => worker.env);
 }
 
@@ -291,8 +287,14 @@ function stopWorker(original, worker) {
     markGone(worker);
     original.call(this, worker, true);
     worker.ssh.disconnect();
-    if (wasReady && !ours.isStopping()) {
+    if (ours.isStopping()) {
+        return;
+    }
+    if (wasReady) {
         afterLoss(worker.config);
+    } else {
+        note(worker.config, 'failed', 'the code could not be sent');
+        callAgain(worker.config);
     }
 }
 

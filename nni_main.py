@@ -281,11 +281,10 @@ def check_machines(args: argparse.Namespace) -> None:
     if args.gpus:
         raise UserMistake(f"--gpus {args.gpus} with --machines: each machine's number of GPUs stands in the file")
     args.machines = machines.read_machines(args.machines)
-    if gpus := sum(machine.gpus for machine in args.machines):
-        args.device = "cuda"
-        if (args.concurrency or 1) > gpus:
-            raise UserMistake(f"--concurrency {args.concurrency}: the machines have {gpus} GPUs, each takes one trial")
-    check_code_folder(ROOT)
+    gpus = sum(machine.gpus for machine in args.machines)
+    if gpus and (args.concurrency or 1) > gpus:
+        raise UserMistake(f"--concurrency {args.concurrency}: the machines have {gpus} GPUs, each takes one trial")
+    check_code_folder(ROOT, args.machines)
     packages = packages_for(train_hpo.OBJECTIVES[split_task(args.task)[0]].params, args.tonic)
     found, notes = check_machines(args.machines, packages)
     for note in notes:
@@ -331,7 +330,8 @@ def trial_command(args: argparse.Namespace) -> list[str]:
 
 def remote_command(args: argparse.Namespace, machine) -> list[str]:
     """Return the command of one trial on another machine."""
-    flags = trial_flags(argparse.Namespace(**vars(args) | {"data_dir": None}))
+    device = "cuda" if machine.gpus else args.device
+    flags = trial_flags(argparse.Namespace(**vars(args) | {"data_dir": None, "device": device}))
     data = ["--data-dir", machine.data] if machine.data else []
     return [f"{machine.python}/python", "main_hpo.py", "--task", args.task, *flags, *data]
 

@@ -168,15 +168,21 @@ def _dotted(version) -> str:
     return ".".join(map(str, version))
 
 
-def check_code_folder(root: Path) -> None:
-    """Refuse a code folder over NNI's limits before it is packed. Raises UserMistake that names the largest."""
+def check_code_folder(root: Path, machines: list[Machine]) -> None:
+    """Refuse a code folder over NNI's limits, or with a private key in it, before it is packed.
+
+    Raises UserMistake that names the largest files, or the key.
+    """
     import nni_node
 
     nni = Path(nni_node.__path__[0])
-    listed = run_program(
-        [str(nni / "node"), "-e", LIST_FILES, str(root), str(nni / "node_modules")]
-    ).stdout.splitlines()
-    sizes = {json.loads(name): int(size) for size, _, name in (line.partition(" ") for line in listed)}
+    listed = run_program([str(nni / "node"), "-e", LIST_FILES, str(root), str(nni / "node_modules")])
+    if listed.returncode:
+        raise UserMistake(f"--machines: {root} cannot be packed: {listed.stderr.strip()}")
+    lines = [line.partition(" ") for line in listed.stdout.splitlines()]
+    sizes = {json.loads(name): int(size) for size, _, name in lines}
+    for key in {Path(machine.key).resolve() for machine in machines} & {(root / name).resolve() for name in sizes}:
+        raise UserMistake(f"--machines: the private key {key} would be sent to all machines; keep it elsewhere")
     if len(sizes) > MOST_FILES or sum(sizes.values()) > MOST_BYTES:
         largest = sorted(sizes, key=sizes.get, reverse=True)[:3]
         named = ", ".join(f"{name} ({sizes[name] / 1024**2:.1f} MB)" for name in largest)

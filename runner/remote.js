@@ -15,7 +15,7 @@ const { promisify } = require('util');
 const { LOOPBACK } = require('./shared.js');
 
 const NNI_VERSION = '3.0'; // as Python tells it
-const KEEPALIVE = { keepaliveInterval: 5000, keepaliveCountMax: 3 };
+const KEEPALIVE = { keepaliveInterval: 5000, keepaliveCountMax: 12 }; // a minute of silence is a loss
 const LAUNCH_MS = 300000; // longest time for a machine to come up
 const STOP_MS = 8000; // longest time for it to be stopped; NNI gives a trial 5 s
 const UPGRADE_MS = 10000; // longest time for a keeper to say what it wants
@@ -207,11 +207,7 @@ function join(stream, head, port) {
 async function start() {
     service = this;
     await this.server.start();
-    await Promise.all(this.config.machineList.map(async config => {
-        if (!await launch(config)) {
-            callAgain(config);
-        }
-    }));
+    await Promise.all(this.config.machineList.map(launch));
     return this.workers.map(worker => worker.env);
 }
 
@@ -291,8 +287,14 @@ function stopWorker(original, worker) {
     markGone(worker);
     original.call(this, worker, true);
     worker.ssh.disconnect();
-    if (wasReady && !ours.isStopping()) {
+    if (ours.isStopping()) {
+        return;
+    }
+    if (wasReady) {
         afterLoss(worker.config);
+    } else {
+        note(worker.config, 'failed', 'the code could not be sent');
+        callAgain(worker.config);
     }
 }
 

@@ -194,13 +194,13 @@ def test_nothing_listens_beyond_the_loopback_and_nothing_stays(searched, machine
 def test_a_machine_that_drops_out_costs_its_running_trials(repository, machines):
     space = SPACE | {"seconds": {"_type": "choice", "_value": [1.5]}, "fault": {"_type": "choice", "_value": [0]}}
     write_space(repository, "sleepy_digits", space)
-    search, folder = start(repository, machines, "drop", "--trials", "14")
+    search, folder = start(repository, machines, "drop", "--trials", "10")
     first = machines[0].name
 
     def runs_there():
         ended = {event["trial"] for event in events(folder, "end")}
         running = {event["trial"] for event in events(folder, "start") if event["machine"] == first} - ended
-        return len(ended) >= 4 and running
+        return len(ended) >= 3 and running
 
     wait_for(runs_there, search)
     machines[0].drop_out()
@@ -210,9 +210,8 @@ def test_a_machine_that_drops_out_costs_its_running_trials(repository, machines)
         machines[0].come_back()
     output = finish(search)
     rows = table(folder)
-    print(output)
     lost = [row for row in rows if row["status"] == "lost"]
-    assert search.returncode == 0 and len(rows) == 14, output
+    assert search.returncode == 0 and len(rows) == 10, output
     assert 1 <= len(lost) <= 2 and {row["status"] for row in rows} == {"ok", "lost"}, output
     assert all(row["cause"] == "its machine dropped out while it ran" for row in lost)
     assert f"machine {first} dropped out" in output
@@ -388,9 +387,16 @@ def test_a_code_folder_over_nnis_limits_is_refused_with_the_largest(tmp_path, nu
         with (tmp_path / f"file{index}").open("wb") as file:
             file.truncate(size + (index == 1))
     with pytest.raises(UserMistake, match=r"largest: file1 \("):
-        check_code_folder(tmp_path)
+        check_code_folder(tmp_path, [])
     (tmp_path / ".nniignore").write_text("file*\n!file2\n")
-    check_code_folder(tmp_path)
+    check_code_folder(tmp_path, [])
+
+
+def test_a_private_key_is_not_sent_around(file_of, entry, tmp_path):
+    with pytest.raises(UserMistake, match="key would be sent to all machines"):
+        check_code_folder(tmp_path, file_of(entry))
+    (tmp_path / ".nniignore").write_text("key\n")
+    check_code_folder(tmp_path, file_of(entry))
 
 
 def test_packages_depend_on_the_objective():

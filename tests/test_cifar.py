@@ -81,14 +81,14 @@ def test_a_link_in_the_place_of_a_file_is_refused(tmp_path, capsys, monkeypatch)
         packed.addfile(link)
     md5 = hashlib.md5((tmp_path / "server" / archive).read_bytes()).hexdigest()
     monkeypatch.setitem(images.MD5, "cifar100", {archive: md5})
-    assert images.main(["--download", "cifar100", str(folder)]) == 1
+    assert images.main(["--download", "cifar100", str(folder)]) == 2
     assert "cifar-100-binary/train.bin is not a file" in capsys.readouterr().err
 
 
 def test_a_wrong_checksum_leaves_nothing(tmp_path, capsys, monkeypatch):
     folder = serve(monkeypatch, tmp_path, "cifar10", contents("cifar10"))
     monkeypatch.setitem(images.MD5, "cifar10", {"cifar-10-binary.tar.gz": "0" * 32})
-    assert images.main(["--download", "cifar10", str(folder)]) == 1
+    assert images.main(["--download", "cifar10", str(folder)]) == 2
     assert "md5 is" in capsys.readouterr().err and list(folder.iterdir()) == []
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 import time
 from collections.abc import Callable
@@ -54,6 +55,7 @@ def main() -> int:
     if not FILE.exists():
         print(f"benchmarks.grid_vs_bayes: {FILE} is not there; make it with --make-table", file=sys.stderr)
         return 2
+    logging.disable(logging.INFO)  # NNI's tuners say every step
     truth = Truth(read_table())
     runs = {name: run_all(make, truth, args.repeats, args.budget) for name, make in tuners_on_offer().items()}
     rows = grid_rows(truth) + [row for name, chosen in runs.items() for row in tuner_rows(name, chosen, truth)]

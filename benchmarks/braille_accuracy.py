@@ -4,8 +4,8 @@
 
 For e-prop and for BPTT: `nni_main.py` searches on split 0; the configuration with the best validation accuracy is
 trained anew on every split, its weights chosen on that split's validation part and tested once on the outer test part,
-which is the same for all. Beside them, on the same splits: the task's defaults, the e-prop configuration trained by
-BPTT, and a support vector machine and a random forest (benchmarks.braille_baselines), also with the augmentation that
+which is the same for all. Beside them, on the same splits: the task's defaults, on request the e-prop configuration
+trained by BPTT (`--same-configuration`, slow), and a support vector machine and a random forest (benchmarks.braille_baselines), also with the augmentation that
 the search found. All lies in --work; what is there is not done again, so an interrupted run goes on.
 
     --variant '{"epochs": 150}' --variant '{"feedback": "adaptive"}'
@@ -44,7 +44,7 @@ def main() -> int:
     best = {rule: search(rule, args) for rule in args.rules}
     if args.variant:
         best["eprop"] = choose(best["eprop"], args)
-    accuracies = retrain_all(configurations(best), args)
+    accuracies = retrain_all(configurations(best, args.same_configuration), args)
     strengths = {name: best["eprop"][name] for name in AUGMENTATION if best.get("eprop", {}).get(name)}
     for augmentation in [None, strengths] if strengths else [None]:
         accuracies |= baseline_accuracies(augmentation, args)
@@ -67,6 +67,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--variant", type=json.loads, action="append", metavar="JSON", help="parameters to change")
     parser.add_argument("--variant-splits", type=int, default=5, help="on which variants are compared (default 5)")
     parser.add_argument("--splits", type=int, default=10, help="train/validation splits, seeds 0, 1, ... (default 10)")
+    parser.add_argument("--same-configuration", action="store_true", help="train e-prop's best by BPTT as well")
     parser.add_argument("--work", type=Path, default=ROOT / "experiments" / "braille_accuracy", help="where all lies")
     parser.add_argument("--plot", type=Path, help="picture to write (default: <work>/braille_accuracy.png)")
     args = parser.parse_args()
@@ -110,14 +111,14 @@ def choose(best: dict, args: argparse.Namespace) -> dict:
     return best | [{}, *args.variant][means.index(max(means))]
 
 
-def configurations(best: dict[str, dict]) -> dict[str, tuple[str, dict]]:
+def configurations(best: dict[str, dict], same: bool) -> dict[str, tuple[str, dict]]:
     """Return what is trained on every split: name -> (task, parameters on top of the task's defaults)."""
     chosen = {"e-prop, defaults": ("eprop_braille", {})}
     if "eprop" in best:
         chosen = {"e-prop": ("eprop_braille", best["eprop"])} | chosen
     if "bptt" in best:
         chosen["BPTT"] = ("eprop_braille_bptt", best["bptt"])
-        if "eprop" in best:
+        if same and "eprop" in best:
             chosen["BPTT, e-prop's configuration"] = ("eprop_braille", best["eprop"] | {"rule": "bptt"})
     return chosen
 

@@ -5,8 +5,9 @@
 For e-prop and for BPTT: `nni_main.py` searches on split 0; the configuration with the best validation accuracy is
 trained anew on every split, its weights chosen on that split's validation part and tested once on the outer test part,
 which is the same for all. Beside them, on the same splits: the task's defaults, on request the e-prop configuration
-trained by BPTT (`--same-configuration`, slow), and a support vector machine and a random forest (benchmarks.braille_baselines), also with the augmentation that
-the search found. All lies in --work; what is there is not done again, so an interrupted run goes on.
+trained by BPTT (`--same-configuration`, slow), and a support vector machine and a random forest
+(benchmarks.braille_baselines), also with the augmentation that the search found. All lies in --work; what is there is
+not done again, so an interrupted run goes on.
 
     --variant '{"epochs": 150}' --variant '{"feedback": "adaptive"}'
 

@@ -9,62 +9,37 @@ python nni_main.py eprop_digits --machines machines.json   # trials run on other
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import re
 import shlex
-import shutil
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 from rich.console import Console
 
-from runner import resume
-from runner.flags import OneLineParser, UserMistake, add_trial_flags, count, thread_environment, trial_flags
-from runner.tensorboard import check_tensorboard
-from search_spaces import levels, load_space, split_task, task_names
-from tuners import ASSESSORS, DEFAULT_TUNER, REFUSED_TUNERS, TUNERS, WITH_AIMS, WITH_JOURNAL
-from tuners.aim import Aim, parse_limit, parse_objectives
+from runner import commands, request, resume
+from runner.flags import UserMistake, thread_environment
+from search_spaces import load_space
+from tuners import ASSESSORS, TUNERS
 
 ROOT = Path(__file__).resolve().parent
-DEFAULT_TASK = "eprop_digits"
-DEFAULT_TRIALS = 20
-DEFAULT_PORT = 8080
-MOST_CONCURRENT = 8  # trials at once, unless told
-REPORT_SECONDS = 600  # the report after a search is given up after so long
 
 
 def main() -> int:
     """Check the request, then run the search. Returns the exit status: 2 for a mistake found before the start."""
     try:
-        args = parse_arguments()
+        args = request.parse_arguments()
     except UserMistake as mistake:
         print(f"nni_main.py: {mistake}", file=sys.stderr)
         return 2
     os.environ.update(thread_environment(args.threads))
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost," + os.environ.get("no_proxy", "")
-    handle_signals()
+    commands.handle_signals()
     try:
         space = load_space(args.task)
-        check_request(args, space)
-        check_machine(args)
-        if args.headless:
-            check_headless(args)
-        elif args.dask:
-            raise UserMistake("--dask needs --headless")
-        elif args.resume:
-            raise UserMistake(f"--resume {args.id}: it ran with NNI's manager; only --headless searches can go on")
-        if args.machines:
-            check_machines(args)
-        if args.resume:
-            resume.check_space_unchanged(args.experiments / args.id, space)
-        elif args.check:
-            check_trial(args)
+        request.check(args, space)
         if not args.resume:
-            reserve_folder(args)
+            request.reserve_folder(args)
             resume.save_request(args.experiments / args.id, args, space)
         if args.headless:
             with resume.hold(args.experiments / args.id):
@@ -78,138 +53,6 @@ def main() -> int:
     return search(args, space)
 
 
-def handle_signals() -> None:
-    """Let SIGTERM and a closed terminal end the search like Ctrl-C: everything is stopped, the results are written."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell ignores for what it runs in the background
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup wants it
-        signal.signal(signal.SIGHUP, lambda *_: sys.exit(128 + signal.SIGHUP))
-
-
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = OneLineParser(description="Search hyperparameters with NNI.", epilog=f"Tasks: {', '.join(task_names())}.")
-    parser.add_argument("task", nargs="?", default=DEFAULT_TASK, help=f"a search space's name (default {DEFAULT_TASK})")
-    parser.add_argument("--tuner", type=tuner_name, default=DEFAULT_TUNER, help=f"{' | '.join(TUNERS)} (default first)")
-    parser.add_argument(
-        "--objectives", type=aimed(parse_objectives), help="metrics to optimise, such as default:max,energy_nj:min"
-    )
-    parser.add_argument(
-        "--limit", type=aimed(parse_limit), action="append", help='bound on a metric, such as "synaptic_operations<1e6"'
-    )
-    parser.add_argument("--warm-start", metavar="ID", help="learn from the trials of an earlier experiment first")
-    parser.add_argument("--assessor", choices=ASSESSORS, default="none", help="stops hopeless trials (default none)")
-    parser.add_argument("--trials", type=count(1), default=DEFAULT_TRIALS, help=f"budget (default {DEFAULT_TRIALS})")
-    parser.add_argument("--duration", type=seconds, help="no trial starts after 90s, 30m, 2h, 1d (default: no limit)")
-    parser.add_argument("--trial-duration", type=seconds, help="longest time for one trial (default: none)")
-    parser.add_argument("--concurrency", type=count(1), help="trials at once (default: cores, at most 8; or GPUs)")
-    parser.add_argument("--gpus", type=count(1), help="number of GPUs, one trial on each (default: no GPU)")
-    parser.add_argument(
-        "--port", type=count(1024, 65535), help=f"of the web UI (default: first free from {DEFAULT_PORT})"
-    )
-    parser.add_argument("--id", type=experiment_id, help="name of the experiment's folder (default: task and time)")
-    parser.add_argument("--machines", type=Path, metavar="FILE", help="JSON list of machines for the trials, by SSH")
-    parser.add_argument("--keep", action="store_true", help="leave the web UI up after the last trial, until Ctrl-C")
-    parser.add_argument("--no-check", dest="check", action="store_false", help="skip the check of one epoch beforehand")
-    parser.add_argument("--no-report", dest="report", action="store_false", help="make no report after the search")
-    parser.add_argument("--experiments", type=Path, default=ROOT / "experiments", help="folder of all experiments")
-    parser.add_argument("--headless", action="store_true", help="without NNI's manager: no web UI, no port, no Node")
-    parser.add_argument("--dask", metavar="ADDRESS", help="with --headless: the workers of this Dask scheduler run it")
-    parser.add_argument("--resume", metavar="ID", type=experiment_id, help="go on with an experiment that was ended")
-    add_trial_flags(parser)
-    args = parser.parse_args(arguments)
-    if args.resume:
-        args = resume.apply_request(parser, arguments, args.experiments.resolve() / args.resume)
-        args.id = args.resume
-    if args.concurrency is None and not args.machines:  # check_machines sets it otherwise
-        args.concurrency = args.gpus or min(len(os.sched_getaffinity(0)), MOST_CONCURRENT)
-    args.device = "cuda" if args.gpus else args.device
-    args.threads = int(thread_environment(args.threads)["OMP_NUM_THREADS"])
-    args.experiments = args.experiments.resolve()
-    args.aim = Aim(args.objectives or [("default", "max")], args.limit or [])
-    return args
-
-
-def tuner_name(text: str) -> str:
-    """An argparse type: the name of a tuner on offer."""
-    if text not in TUNERS:
-        reason = REFUSED_TUNERS.get(text.lower(), "unknown")
-        raise argparse.ArgumentTypeError(f"{text!r}: {reason}. Choose from: {', '.join(TUNERS)}")
-    return text
-
-
-def aimed(parse):
-    """Return an argparse type that shows what `parse` finds wrong."""
-
-    def read(text: str):
-        try:
-            return parse(text)
-        except ValueError as mistake:
-            raise argparse.ArgumentTypeError(str(mistake)) from None
-
-    return read
-
-
-def seconds(text: str) -> int:
-    """An argparse type: a time such as 90, 90s, 30m, 2h or 1d, in seconds."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text)
-    value = int(float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]) if match else 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be a time such as 90s, 30m, 2h or 1d, not {text!r}")
-    return value
-
-
-def experiment_id(text: str) -> str:
-    """An argparse type: what NNI takes for an experiment's id."""
-    if not re.fullmatch(r"[A-Za-z0-9_-]{1,32}", text) or text == "_latest":
-        raise argparse.ArgumentTypeError(f"must be 1 to 32 letters, digits, - or _, not {text!r}")
-    return text
-
-
-def check_request(args: argparse.Namespace, space: dict) -> None:
-    """Refuse combinations of flags and search space that cannot be right. Raises UserMistake, ValueError."""
-    from nni.common.hpo_utils import validate_search_space
-
-    from setup_hpo import check_tonic
-
-    check_tonic(split_task(args.task)[1], args.tonic)
-    if args.tensorboard:
-        check_tensorboard()
-    try:
-        for level in levels(space):
-            validate_search_space(level, raise_exception=True)
-    except ValueError as error:
-        raise UserMistake(f"search_spaces/{args.task}.json: {error}") from None
-    check_tuner(args)
-    if args.assessor != "none" and args.repeats > 1:
-        raise UserMistake(
-            f"--assessor {args.assessor} with --repeats {args.repeats}: an assessor sees one seed's curve only"
-        )
-    if args.assessor == "curvefitting" and fixed_epochs(space) is None:
-        raise UserMistake(
-            f"--assessor curvefitting: search_spaces/{args.task}.json must fix the epochs (a choice of one value), "
-            "since it extrapolates to the last one; use medianstop"
-        )
-    if args.gpus and args.gpus > (found := count_gpus()):
-        raise UserMistake(f"--gpus {args.gpus}: nvidia-smi, by which NNI finds GPUs, shows {found} here")
-    if args.gpus and args.concurrency > args.gpus:
-        raise UserMistake(
-            f"--concurrency {args.concurrency} with --gpus {args.gpus}: each GPU takes one trial at a time"
-        )
-
-
-def check_tuner(args: argparse.Namespace) -> None:
-    """Refuse objectives, limits or an earlier journal that the tuner cannot take. Raises UserMistake."""
-    if (args.objectives or args.limit) and args.tuner not in WITH_AIMS:
-        raise UserMistake(f"--objectives and --limit need --tuner {' or '.join(WITH_AIMS)}, not {args.tuner}")
-    if tested := [name for name in args.aim.metrics if name.startswith("test_")]:
-        raise UserMistake(f"{tested[0]} is no objective and no limit: nothing is chosen by the test part")
-    if args.warm_start and args.tuner not in WITH_JOURNAL:
-        raise UserMistake(f"--warm-start needs --tuner {' or '.join(WITH_JOURNAL)}, not {args.tuner}")
-    if args.warm_start and not (args.experiments / args.warm_start / "journal.jsonl").is_file():
-        raise UserMistake(f"--warm-start {args.warm_start}: {args.experiments / args.warm_start} has no journal.jsonl")
-
-
 def tuner_settings(args: argparse.Namespace) -> dict:
     """Return the tuner's name or class and its arguments."""
     settings = TUNERS[args.tuner](args.seed)
@@ -220,122 +63,6 @@ def tuner_settings(args: argparse.Namespace) -> dict:
     return settings
 
 
-def count_gpus() -> int:
-    """Return how many GPUs nvidia-smi lists; 0 where there is no nvidia-smi."""
-    if shutil.which("nvidia-smi") is None:
-        return 0
-    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True).stdout
-    return sum(line.startswith("GPU ") for line in listed.splitlines())
-
-
-def fixed_epochs(space: dict) -> int | None:
-    """Return the number of epochs where the search space fixes it."""
-    values = space.get("epochs", {}).get("_value", [])
-    return values[0] if len(values) == 1 else None
-
-
-def check_machine(args: argparse.Namespace) -> None:
-    """Find a used id, a leftover manager or a taken port before the start. Raises UserMistake."""
-    from runner.manager import check_nni, leftover_managers, next_free_port, port_is_free
-
-    try:
-        args.experiments.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserMistake(f"--experiments {args.experiments}: {error.strerror}") from None
-    if not os.access(args.experiments, os.W_OK):
-        raise UserMistake(f"--experiments {args.experiments}: no permission to write there")
-    if args.id and not args.resume and (args.experiments / args.id).exists():
-        raise UserMistake(f"--id {args.id}: {args.experiments / args.id} exists already; choose another id")
-    if args.headless:
-        return  # no manager and no port
-    for pid, identifier, port in leftover_managers(args.experiments):
-        raise UserMistake(
-            f"the manager of experiment {identifier} is still running on port {port}, though its nni_main.py is gone; "
-            f"end it first: kill {pid}"
-        )
-    if args.port is not None and not port_is_free(args.port):
-        raise UserMistake(f"--port {args.port} is in use; {next_free_port(args.port)} is free")
-    try:
-        check_nni()
-    except RuntimeError as error:
-        raise UserMistake(str(error)) from None
-
-
-def check_headless(args: argparse.Namespace) -> None:
-    """Refuse what needs NNI's manager, and a Dask cluster that cannot be had. Raises UserMistake."""
-    needing = {"assessor": args.assessor != "none", "port": args.port, "keep": args.keep, "machines": args.machines}
-    if flags := [f"--{name}" for name, given in needing.items() if given]:
-        raise UserMistake(f"{flags[0]} needs NNI's manager, which --headless does without: leave one of them out")
-    if args.dask:
-        from runner.dask_slots import check_cluster
-
-        check_cluster(args.dask, ROOT, args.data_dir)
-
-
-def check_machines(args: argparse.Namespace) -> None:
-    """Read --machines and look at each; sets args.machines to the list, and the concurrency. Raises UserMistake."""
-    import train_hpo
-    from runner import machines
-    from runner.machine_checks import check_code_folder, check_machines, packages_for
-
-    if args.gpus:
-        raise UserMistake(f"--gpus {args.gpus} with --machines: each machine's number of GPUs stands in the file")
-    args.machines = machines.read_machines(args.machines)
-    gpus = sum(machine.gpus for machine in args.machines)
-    if gpus and (args.concurrency or 1) > gpus:
-        raise UserMistake(f"--concurrency {args.concurrency}: the machines have {gpus} GPUs, each takes one trial")
-    check_code_folder(ROOT, args.machines)
-    packages = packages_for(train_hpo.OBJECTIVES[split_task(args.task)[0]].params, args.tonic)
-    found, notes = check_machines(args.machines, packages)
-    for note in notes:
-        print(f"note: {note}; the same parameters may give other figures there")
-    least = min(min(each["cores"], MOST_CONCURRENT) for each in found)
-    args.concurrency = args.concurrency or gpus or least * len(found)
-
-
-def reserve_folder(args: argparse.Namespace) -> None:
-    """Make the experiment's folder, which no other search can then take; sets args.id where none was given.
-
-    Raises UserMistake where another search has taken the id meanwhile.
-    """
-    started = f"{args.task[:15]}-{time.strftime('%y%m%d-%H%M%S')}"
-    names = [args.id] if args.id else [started, *(f"{started}-{number}" for number in range(2, 10))]
-    for name in names:
-        try:
-            (args.experiments / name).mkdir()
-        except FileExistsError:
-            continue
-        args.id = name
-        return
-    raise UserMistake(f"--id {names[0]}: {args.experiments / names[0]} exists already; choose another id")
-
-
-def check_trial(args: argparse.Namespace) -> None:
-    """Compare the search space with Params and train one epoch, in a process of its own. Raises UserMistake."""
-    command = [*trial_command(args), "--check", "--metrics", ",".join(args.aim.metrics)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    lines = done.stderr.strip().splitlines() or ["the check ended without a word"]
-    if done.returncode == 2:
-        raise UserMistake(lines[-1].removeprefix("main_hpo.py: "))
-    if done.returncode:
-        print(done.stderr, file=sys.stderr)
-        raise UserMistake(f"one epoch of {args.task} with the defaults failed (above): {lines[-1]}")
-    print(done.stderr + done.stdout.strip())  # the first: what the loaders say
-
-
-def trial_command(args: argparse.Namespace) -> list[str]:
-    """Return the command of one trial: simple, with no shell syntax, so that NNI's signals reach Python itself."""
-    return [sys.executable, "main_hpo.py", "--task", args.task, *trial_flags(args)]
-
-
-def remote_command(args: argparse.Namespace, machine) -> list[str]:
-    """Return the command of one trial on another machine."""
-    device = "cuda" if machine.gpus else args.device
-    flags = trial_flags(argparse.Namespace(**vars(args) | {"data_dir": None, "device": device}))
-    data = ["--data-dir", machine.data] if machine.data else []
-    return [f"{machine.python}/python", "main_hpo.py", "--task", args.task, *flags, *data]
-
-
 def configure(args: argparse.Namespace, space: dict):
     """Return NNI's ExperimentConfig for the request."""
     from nni.experiment import ExperimentConfig
@@ -344,7 +71,7 @@ def configure(args: argparse.Namespace, space: dict):
     config.experiment_name = args.task
     config.experiment_working_directory = args.experiments
     config.search_space = space
-    config.trial_command = shlex.join(trial_command(args))
+    config.trial_command = shlex.join(commands.trial_command(args))
     config.trial_code_directory = ROOT
     config.trial_concurrency = args.concurrency
     config.max_trial_number = args.trials
@@ -352,7 +79,7 @@ def configure(args: argparse.Namespace, space: dict):
     config.max_trial_duration = args.trial_duration
     config.tuner = algorithm(tuner_settings(args))
     if args.assessor != "none":
-        config.assessor = algorithm(ASSESSORS[args.assessor](fixed_epochs(space)))
+        config.assessor = algorithm(ASSESSORS[args.assessor](request.fixed_epochs(space)))
     if args.machines:
         from runner import machines
 
@@ -371,11 +98,6 @@ def algorithm(settings: dict):
     return (CustomAlgorithmConfig if "class_name" in settings else AlgorithmConfig)(**settings)
 
 
-def repeat_command(args: argparse.Namespace, parameters: dict) -> str:
-    """Return the command that, in the repository's folder, trains a configuration alone as the search did."""
-    return shlex.join([*trial_command(args), "--params", json.dumps(parameters), "--out", "repeated"])
-
-
 def search(args: argparse.Namespace, space: dict) -> int:
     """Run the experiment to its end, to Ctrl-C or to SIGTERM; write the results in each case."""
     from nni.experiment import Experiment
@@ -385,7 +107,9 @@ def search(args: argparse.Namespace, space: dict) -> int:
     from runner.search import Search, print_closing
 
     console = Console()
-    results = Results(args.experiments / args.id, lambda parameters: repeat_command(args, parameters), args.aim)
+    results = Results(
+        args.experiments / args.id, lambda parameters: commands.repeat_command(args, parameters), args.aim
+    )
     following = Search(results, results.folder / "events.jsonl", args.trials, args.duration, console)
     experiment = Experiment(configure(args, space), id=args.id)
     exit_status = 0
@@ -417,7 +141,7 @@ def search(args: argparse.Namespace, space: dict) -> int:
         results.write_table()
         print_closing(results, console)
     if args.report and results.entries and exit_status in (0, 130):  # what is terminated shall end at once
-        make_report(results.folder, console)
+        commands.make_report(results.folder, console)
     return exit_status or (0 if results.ranking() else 1)
 
 
@@ -428,9 +152,11 @@ def search_headless(args: argparse.Namespace, space: dict) -> int:
     from runner.records import Results
     from runner.search import Search
 
-    results = Results(args.experiments / args.id, lambda parameters: repeat_command(args, parameters), args.aim)
+    results = Results(
+        args.experiments / args.id, lambda parameters: commands.repeat_command(args, parameters), args.aim
+    )
     search = Search(results, results.folder / "events.jsonl", args.trials, args.duration, Console())
-    words = tuple(trial_command(args)[2:])
+    words = tuple(commands.trial_command(args)[2:])
     if args.dask:
         from runner.dask_slots import DaskSlots
 
@@ -442,34 +168,21 @@ def search_headless(args: argparse.Namespace, space: dict) -> int:
     search.console.print(f"experiment {args.id}: {args.tuner}, {args.trials} trials, {where}", soft_wrap=True)
     exit_status = headless.conduct(search, lambda seed: tuner_settings(args), args.seed, space, slots)
     if args.report and results.entries and exit_status in (0, 130):
-        make_report(results.folder, search.console)
+        commands.make_report(results.folder, search.console)
     return exit_status
-
-
-def make_report(folder: Path, console: Console) -> None:
-    """Let report_hpo.py make the report, in a process of its own: whatever becomes of it, the results are there."""
-    handle_signals()
-    words = [sys.executable, "report_hpo.py", str(folder)]
-    console.print("making the report; Ctrl-C leaves it out")
-    try:  # in a session of its own, so that Ctrl-C comes here alone; what ends this call kills it
-        status = subprocess.run(words, cwd=ROOT, timeout=REPORT_SECONDS, start_new_session=True).returncode
-    except (KeyboardInterrupt, SystemExit, OSError, subprocess.TimeoutExpired) as error:
-        status = type(error).__name__
-    if status != 0:
-        console.print(f"no report ({status}); it can be made later: python report_hpo.py {folder}", soft_wrap=True)
 
 
 def start_manager(experiment, args: argparse.Namespace, events: Path) -> None:
     """Start NNI's manager; where another program takes the default port meanwhile, on the next free one."""
     from runner import manager
 
-    port = args.port or manager.next_free_port(DEFAULT_PORT)
+    port = args.port or manager.next_free_port(request.DEFAULT_PORT)
     environ = thread_environment(args.threads)
     if args.machines:
         from runner import machines
 
         settings = events.with_name("machines.json")
-        environ |= machines.write_settings(settings, args.machines, lambda m: remote_command(args, m), environ)
+        environ |= machines.write_settings(settings, args.machines, lambda m: commands.remote_command(args, m), environ)
     while True:
         try:
             return manager.start_manager(experiment, port, events, environ)

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 import nni_main
+from runner import commands, request
 from runner.asking import Asker, build_tuner
 from runner.flags import UserMistake
 from runner.records import read_journal
@@ -168,7 +169,7 @@ def test_nothing_is_lost_or_doubled_after_kill_9(repository):
 
 
 def test_resume_says_what_cannot_be(tmp_path):
-    args = nni_main.parse_arguments(["--headless", "--id", "done"])
+    args = request.parse_arguments(["--headless", "--id", "done"])
     (tmp_path / "done").mkdir()
     save_request(tmp_path / "done", args, SPACE)
     folder = ["--experiments", str(tmp_path)]
@@ -178,8 +179,8 @@ def test_resume_says_what_cannot_be(tmp_path):
         (["--resume", "nobody"], "no search.json that can be read"),
     ):
         with pytest.raises(UserMistake, match=message):
-            nni_main.parse_arguments([*flags, *folder])
-    resumed = nni_main.parse_arguments(["--resume", "done", "--trials", "99", *folder])
+            request.parse_arguments([*flags, *folder])
+    resumed = request.parse_arguments(["--resume", "done", "--trials", "99", *folder])
     assert resumed.headless and resumed.trials == 99 and resumed.id == "done"
     check_space_unchanged(tmp_path / "done", SPACE)
     with pytest.raises(UserMistake, match="its search space has changed since"):
@@ -201,7 +202,7 @@ def test_mistakes_get_one_line(flags, message, monkeypatch, capsys, tmp_path):
     if "--dask" in flags and "--headless" in flags:
         monkeypatch.setattr("runner.dask_slots.CONNECT_SECONDS", 1)
     monkeypatch.setattr(sys, "argv", ["nni_main.py", "--experiments", str(tmp_path), *flags])
-    monkeypatch.setattr(nni_main, "handle_signals", lambda: None)
+    monkeypatch.setattr(commands, "handle_signals", lambda: None)
     assert nni_main.main() == 2
     said = capsys.readouterr().err
     assert message in said and len(said.splitlines()) == 1

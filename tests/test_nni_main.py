@@ -1,6 +1,7 @@
 """The search's command line: every mistake gets one line and exit status 2, and nothing is started."""
 
 import json
+import shlex
 import socket
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-import nni_main
+from runner import commands, request
 from tests.conftest import write_space
 from tuners import REFUSED_TUNERS, TUNERS
 
@@ -93,34 +94,34 @@ def test_search_spaces_that_cannot_be_right(space, message, tmp_path, repository
 
 def test_curvefitting_needs_a_fixed_number_of_epochs():
     searched = {"epochs": {"_type": "choice", "_value": [10, 20]}}
-    args = nni_main.parse_arguments(["--assessor", "curvefitting"])
-    with pytest.raises(nni_main.UserMistake, match="must fix the epochs"):
-        nni_main.check_request(args, searched)
-    nni_main.check_request(args, {"epochs": {"_type": "choice", "_value": [10]}})
+    args = request.parse_arguments(["--assessor", "curvefitting"])
+    with pytest.raises(request.UserMistake, match="must fix the epochs"):
+        request.check_request(args, searched)
+    request.check_request(args, {"epochs": {"_type": "choice", "_value": [10]}})
 
 
 def test_searches_that_start_together_get_folders_of_their_own(tmp_path):
     seen = []
     for _ in range(3):
-        args = nni_main.parse_arguments(["--experiments", str(tmp_path)])
-        nni_main.reserve_folder(args)
+        args = request.parse_arguments(["--experiments", str(tmp_path)])
+        request.reserve_folder(args)
         seen.append(args.id)
     assert len(set(seen)) == 3 and all(len(name) <= 32 for name in seen)
     args.id = seen[0]
-    with pytest.raises(nni_main.UserMistake, match="exists already"):
-        nni_main.reserve_folder(args)
+    with pytest.raises(request.UserMistake, match="exists already"):
+        request.reserve_folder(args)
 
 
 def test_gpus_that_are_not_there(monkeypatch):
-    monkeypatch.setattr(nni_main, "count_gpus", lambda: 2)
+    monkeypatch.setattr(request, "count_gpus", lambda: 2)
     space = {"lr": {"_type": "choice", "_value": [1]}}
-    nni_main.check_request(nni_main.parse_arguments(["--gpus", "2"]), space)
+    request.check_request(request.parse_arguments(["--gpus", "2"]), space)
     for flags, message in (
         (["--gpus", "3"], "shows 2 here"),
         (["--gpus", "2", "--concurrency", "4"], "one trial at a"),
     ):
-        with pytest.raises(nni_main.UserMistake, match=message):
-            nni_main.check_request(nni_main.parse_arguments(flags), space)
+        with pytest.raises(request.UserMistake, match=message):
+            request.check_request(request.parse_arguments(flags), space)
 
 
 def test_every_refusal_names_what_works():
@@ -129,8 +130,8 @@ def test_every_refusal_names_what_works():
 
 
 def test_command_that_repeats_a_trial_carries_seeds_and_parameters():
-    args = nni_main.parse_arguments(["--seed", "3", "--split-seed", "2", "--repeats", "2"])
-    words = nni_main.shlex.split(nni_main.repeat_command(args, {"lr": 0.01, "reset": "zero"}))
+    args = request.parse_arguments(["--seed", "3", "--split-seed", "2", "--repeats", "2"])
+    words = shlex.split(commands.repeat_command(args, {"lr": 0.01, "reset": "zero"}))
     assert words[:2] == [sys.executable, "main_hpo.py"]
     assert json.loads(words[words.index("--params") + 1]) == {"lr": 0.01, "reset": "zero"}
     assert [words[words.index(flag) + 1] for flag in ("--seed", "--split-seed", "--repeats")] == ["3", "2", "2"]
@@ -138,7 +139,7 @@ def test_command_that_repeats_a_trial_carries_seeds_and_parameters():
 
 @pytest.mark.parametrize("limit, reason", [(60, "(2)"), (0.01, "(TimeoutExpired)")])
 def test_a_report_that_fails_or_takes_too_long_harms_nothing(limit, reason, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(nni_main, "handle_signals", lambda: None)  # pytest's own stay
-    monkeypatch.setattr(nni_main, "REPORT_SECONDS", limit)
-    nni_main.make_report(tmp_path, nni_main.Console())
+    monkeypatch.setattr(commands, "handle_signals", lambda: None)  # pytest's own stay
+    monkeypatch.setattr(commands, "REPORT_SECONDS", limit)
+    commands.make_report(tmp_path, commands.Console())
     assert f"no report {reason}; it can be made later: python report_hpo.py {tmp_path}" in capsys.readouterr().out

@@ -61,7 +61,7 @@ def encode_images(images: np.ndarray, steps: int, seed: int, scale: float = 1.0,
 
 
 class Generator(Element):
-    """A source of N spike trains with p = scale * rate per step: rates given here, or at an input port in each step.
+    """A source of N spike trains with p = scale * rate, cut to 0..1: rates given here, or at a port in each step.
 
     Args: `n` trains; `rates` (N,), at least 0 [spikes per step]; `scale` at least 0. Raises ValueError for others.
     """
@@ -79,7 +79,8 @@ class Generator(Element):
 
     def step(self, *inputs, learn=True):
         """Put out the next spikes."""
-        spikes = self.spikes(self.scale * (inputs[0] if self.rates is None else self.rates))
+        p = np.clip(self.scale * (inputs[0] if self.rates is None else self.rates), 0.0, 1.0)
+        spikes = self.spikes(p)
         self.outputs = (np.asarray(spikes, dtype=float),)
         return self.outputs
 
@@ -92,9 +93,10 @@ class Poisson(Generator):
     """Independent spikes with probability scale * rate in each step.
 
     The step number `t` goes on over a reset, for two samples must not see the same noise; set `t[0]` to go to a step.
+    `seed` has no default: generators of one seed, and images shown with it, have the same noise.
     """
 
-    def __init__(self, n: int, rates: np.ndarray | None = None, scale: float = 1.0, seed: int = 0):
+    def __init__(self, n: int, rates: np.ndarray | None = None, scale: float = 1.0, *, seed: int):
         super().__init__(n, rates, scale)
         self.seed = whole("seed of Poisson", seed, 0)
         self.t = np.zeros(1, dtype=np.int64)
@@ -141,6 +143,8 @@ class Sequence(Element):
         self.sequence = np.array(spikes, dtype=float)
         if self.sequence.ndim != 2 or not len(self.sequence):
             raise ValueError(f"a sequence has the shape (steps, trains), not {self.sequence.shape}")
+        if not np.isfinite(self.sequence).all():
+            raise ValueError("a sequence must be finite numbers")
         super().__init__((), (self.sequence.shape[1],))
         self.t = np.zeros(1, dtype=np.int64)
 

@@ -21,13 +21,16 @@ MUSHROOM_BODY = {
     "kc": ((Sparse, Static), ("glom", "inh")),
     "o": ((Plastic,), ("kc", "m")),
 }
+GRAPHS = {"shallow": SHALLOW, "mushroom_body": MUSHROOM_BODY}  # layers in the order of the kernels' counters
 SIGNS = {"glom": (1, -1), "lat": (1,), "inh": (1,), "kc": (1, -1), "o": (1,)}
 BLOCK = 16  # samples encoded at a time
 
 
 def architecture(net: StreamNet) -> str:
     """Return "shallow", "mushroom_body", or an empty text for any other graph."""
-    for name, expected in (("shallow", SHALLOW), ("mushroom_body", MUSHROOM_BODY)):
+    if type(net) is not StreamNet:  # it may step otherwise
+        return ""
+    for name, expected in GRAPHS.items():
         if net.inputs == ("x", "m") and _shape(net) == expected and net.exposed == [("o", 0)]:
             return name
     return ""
@@ -61,7 +64,7 @@ def run_fast(nets: list[StreamNet], samples: Images, learn: bool, precision: str
     """Show images to nets of one architecture that `why_not_fast` has no objection to."""
     name, dtype, total = architecture(nets[0]), np.dtype(precision), len(samples.images)
     counts = np.zeros((len(nets), total, nets[0].output_sizes[0]), np.int64)
-    counters = np.zeros((len(nets), 2), np.int64)
+    counters = np.zeros((len(nets), len(nets[0].elements), 2), np.int64)
     cells = nets[0].elements["kc"].neuron.n if kenyon and name == "mushroom_body" else 0
     seen = np.zeros((len(nets), total if cells else 1, cells), np.uint8)
     state = _plastic_state(nets, dtype)
@@ -74,9 +77,11 @@ def run_fast(nets: list[StreamNet], samples: Images, learn: bool, precision: str
         tables = (*_hidden_tables(nets, dtype), records)
         mushroom_kernel.run_mushroom_body(tables, shown, options, state, (counts, counters, seen), BLOCK)
     for c, net in enumerate(nets):
-        _write_back(net, [array[c] for array in state], counters[c])
+        _write_back(net, [array[c] for array in state], learn)
+        for layer, counted in zip(GRAPHS[name], counters[c], strict=True):
+            net.elements[layer].counters += counted
         net.after_run(total * samples.steps)
-    totals = [(int(spikes), int(operations)) for spikes, operations in counters]
+    totals = counters.sum(axis=1).tolist()
     return [Record(counts[c], *totals[c], name, kenyon=seen[c] if cells else None) for c in range(len(nets))]
 
 
@@ -169,25 +174,22 @@ def _hidden_constants(net: StreamNet, dtype) -> np.ndarray:
         table[f"w_{name}"] = synapse.weights.flat[0]
     table["w_glom_inh"], table["w_inh_kenyon"] = to_inh.weights.flat[0], inh_kc.weights.flat[0]
     table["w_glom_kenyon"], table["one"] = to_kc.weight, 1
-    table["ops_input"] = to_glom.fan_out[0] + to_lat.fan_out[0]
-    table["ops_lat"], table["ops_inh"], table["ops_glom_inh"] = (
-        lat_glom.fan_out[0],
-        inh_kc.fan_out[0],
-        to_inh.fan_out[0],
-    )
+    for name, synapse in (("input_glom", to_glom), ("input_lat", to_lat), ("lat", lat_glom)):
+        table[f"ops_{name}"] = synapse.fan_out[0]
+    table["ops_inh"], table["ops_glom_inh"] = inh_kc.fan_out[0], to_inh.fan_out[0]
     return table
 
 
-def _write_back(net: StreamNet, state: list[np.ndarray], counters: np.ndarray) -> None:
+def _write_back(net: StreamNet, state: list[np.ndarray], learn: bool) -> None:
     """Copy a net's state from the kernel's arrays into its elements."""
-    layer, plastic = net.elements["o"], net.elements["o"].synapses[0]
+    plastic = net.elements["o"].synapses[0]
     weights, f, t_pre, small = state[:4]
-    plastic.weights[...] = weights
-    np.clip(plastic.weights, *plastic.bounds, out=plastic.weights)  # a float32 bound may lie beyond it
+    if learn:  # else they are as they were, but for what single precision has rounded off
+        plastic.weights[...] = weights
+        np.clip(plastic.weights, *plastic.bounds, out=plastic.weights)  # a float32 bound may lie beyond it
     plastic.filter.value[...], plastic.trace_pre[...] = f, t_pre
     for own, values in zip(_small(net), small, strict=True):
         own[...] = values
-    layer.counters += counters  # of the whole net; the kernels do not count by layer
     if len(state) > 4:
         glom, single, kenyon, spiked = state[4:]
         neurons = {name: net.elements[name].neuron for name in mushroom_kernel.HIDDEN}

@@ -36,10 +36,10 @@ def flatten(
 ) -> dict[str, tuple[Element, list[Place]]]:
     """Return {path: (element, its sources)} of all elements that are not nets themselves, at any depth.
 
-    Raises NotLowerable for a net of a class with another `step`.
+    Raises NotLowerable for a net of a class derived from StreamNet, which may step otherwise.
     """
-    if type(net).step is not StreamNet.step:
-        raise NotLowerable(f"{prefix or 'the net'} ({type(net).__name__}) has a step of its own")
+    if type(net) is not StreamNet:
+        raise NotLowerable(f"{prefix or 'the net'} is a {type(net).__name__}, not a StreamNet itself")
     given = [("", i) for i in range(len(net.inputs))] if given is None else given
     flat = {}
     for name, element in net.elements.items():

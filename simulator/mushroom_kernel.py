@@ -19,7 +19,8 @@ CONSTANTS = (
     *(f"{name}_{what}" for name in HIDDEN for what in ("decay", "gain", "threshold")),
     *("w_input_glom", "w_input_lat", "w_lat_glom", "w_glom_inh", "w_inh_kenyon", "w_glom_kenyon", "one", "zero"),
 )
-OPERATIONS = ("ops_input", "ops_lat", "ops_inh", "ops_glom_inh")  # per spike: synapses that it reaches
+OPERATIONS = ("ops_input_glom", "ops_input_lat", "ops_lat", "ops_inh", "ops_glom_inh")  # per spike: synapses it reaches
+GLOM, LAT, INH, KC, OUT = range(5)  # rows of the counters
 
 
 def hidden_dtype(precision) -> np.dtype:
@@ -34,7 +35,8 @@ def run_mushroom_body(tables, shown, options, state, totals, block):
     tables = (hidden (C,) records, masks (C, N, W) uint64, fan_out (C, N), constants (C,) records). state = (weights
     (C, K, cells), f (C, cells), t_pre (C, cells), small (C, 5, K), glom (C, 2, N), single (C, 4), kenyon (C, cells),
     spiked (C, padded cells) uint8): glom is v and s, single v and s of the lateral and of the inhibitory neuron, kenyon
-    v. totals = (counts, counters, seen (C, B, cells) uint8): to `seen`, unless empty, Kenyon cells' spikes are added.
+    v. totals = (counts, counters (C, 5, 2) by layer, seen (C, B, cells) uint8): to `seen`, unless empty, Kenyon cells'
+    spikes are added.
     """
     (hidden, masks, fan_out, constants), (images, labels, start, bounds, seed) = tables, shown
     weights, f, t_pre, small, glom, single, kenyon, spiked = state
@@ -66,7 +68,7 @@ def _show(h, p, own, given, learn, reset, total, drive, lists, buffers):
     pixels, train, label, masks, fan_out = given
     (counts, counters, seen), (planes, unpacked), (active, cells, listed) = total, drive, lists
     x, arrivals, scratch = buffers
-    factors = np.zeros((3, len(counts)), scratch.dtype)
+    factors, out_counters = np.zeros((3, len(counts)), scratch.dtype), counters[OUT]
     listed[:], n_cells, n_active = 0, 0, 0
     if not reset:
         n_active = _list_spiking(glom[1], active)
@@ -77,23 +79,27 @@ def _show(h, p, own, given, learn, reset, total, drive, lists, buffers):
         size = padded_size(n_cells)
         now, before = arrivals[t % 2], arrivals[(t + 1) % 2]
         _arrive(spiked, cells, n_cells, now, before, t == 0)
-        arrived = step_plastic(p, scratch, size, now, before, small, label, learn, factors, counts, counters)
+        arrived = step_plastic(p, scratch, size, now, before, small, label, learn, factors, counts, out_counters)
         count_spiking(masks, active, n_active, planes, unpacked)
-        counters[0] += arrived if t > 0 else 0  # what the Kenyon cells put out in the step before
+        counters[KC, 0] += arrived if t > 0 else 0  # what the Kenyon cells put out in the step before
         _step_kenyon(h, unpacked, inhibited, kenyon, spiked)
         for c in range(len(seen)):
             seen[c] += spiked[c]
         _step_single(h.inh_decay, h.inh_gain, h.inh_threshold, h.w_glom_inh * n_active, single[2:4])
         for i in range(n_active):
-            counters[1] += fan_out[active[i]]
-        counters[1] += n_active * h.ops_glom_inh + lateral * h.ops_lat + inhibited * h.ops_inh
+            counters[KC, 1] += fan_out[active[i]]
+        counters[KC, 1] += inhibited * h.ops_inh
+        counters[INH, 1] += n_active * h.ops_glom_inh
         bright = _fill(x, pixels, train[t])
         _step_glomeruli(h, x, lateral, glom[0], glom[1])
         _step_single(h.lat_decay, h.lat_gain, h.lat_threshold, h.w_input_lat * bright, single[0:2])
         n_active = _list_bright(glom[1], pixels, active)
-        counters[0] += n_active + int(single[1]) + int(single[3])
-        counters[1] += int(bright) * h.ops_input
-    counters[0] += _count(spiked)
+        counters[GLOM, 0] += n_active
+        counters[LAT, 0] += int(single[1])
+        counters[INH, 0] += int(single[3])
+        counters[GLOM, 1] += int(bright) * h.ops_input_glom + lateral * h.ops_lat
+        counters[LAT, 1] += int(bright) * h.ops_input_lat
+    counters[KC, 0] += _count(spiked)
     if learn:
         change_all(p, scratch, padded_size(n_cells), arrivals[(len(train) - 1) % 2], factors)
         for k in range(len(weights)):

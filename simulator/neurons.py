@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from simulator.streamnet import Element, whole
+from simulator.synapses import Static
 
 
 class LIF:
@@ -66,7 +67,11 @@ class Layer(Element):
     def __init__(self, neuron: LIF, synapses: list | tuple = ()):
         if not isinstance(synapses, list | tuple):
             raise ValueError(f"synapses of a layer must be a list, not {type(synapses).__name__}")
+        if not isinstance(neuron, LIF):
+            raise ValueError(f"the neurons of a layer must be LIF, not {type(neuron).__name__}")
         for number, synapse in enumerate(synapses):
+            if not isinstance(synapse, Static):
+                raise ValueError(f"synapse {number} must be one of synapses.py, not {type(synapse).__name__}")
             if synapse.n_post != neuron.n:
                 raise ValueError(f"synapse {number} reaches {synapse.n_post} neurons, but the layer has {neuron.n}")
         sizes = [size for synapse in synapses for size in synapse.input_sizes] or [neuron.n]

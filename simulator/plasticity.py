@@ -14,6 +14,7 @@ rule with a moving threshold set by the modulatory trace, minus the gradient of 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 
@@ -116,7 +117,7 @@ class ReleasedMSE:
 
 def _check_finite(rule) -> None:
     for name, value in vars(rule).items():
-        if not np.isfinite(value):
+        if not isinstance(value, Real) or not np.isfinite(value):
             raise ValueError(f"{name} of {type(rule).__name__} must be a finite number, not {value}")
 
 

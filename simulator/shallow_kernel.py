@@ -20,8 +20,8 @@ def run_shallow(constants, shown, options, state, totals, block):
 
     shown = (images (B, N) uint8, labels (B,) int64, -1 for none, number of the first image in the random stream, the
     256 thresholds of pixels, seed); options = (steps, learn, reset); state = (weights (C, K, N), f (C, N), t_pre
-    (C, N), small (C, 5, K)), where small are v, s, t_post, m, t_mod. totals = (counts (C, B, K), counters (C, 2)): to
-    these the output spikes, and [spikes, operations], are added.
+    (C, N), small (C, 5, K)), where small are v, s, t_post, m, t_mod. totals = (counts (C, B, K), counters (C, 1, 2)):
+    to these the output spikes, and [spikes, operations], are added.
     """
     (images, labels, start, bounds, seed), (steps, learn, reset), (counts, counters) = shown, options, totals
     weights, f, t_pre, small = state
@@ -38,7 +38,7 @@ def run_shallow(constants, shown, options, state, totals, block):
                     f[c], t_pre[c], small[c] = 0.0, 0.0, 0.0
                 own = (weights[c], f[c], t_pre[c], small[c])
                 pixels, label, total = index[b, : sizes[b]], labels[first + b], counts[c, first + b]
-                _show(constants[c], own, pixels, spikes[b], label, learn, total, counters[c], scratch, factors)
+                _show(constants[c], own, pixels, spikes[b], label, learn, total, counters[c, 0], scratch, factors)
 
 
 @njit(cache=True)

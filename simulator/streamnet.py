@@ -78,7 +78,8 @@ class Element:
 class Function(Element):
     """Any Python callable as an element: function(*inputs) returns a vector, or a tuple of vectors for several ports.
 
-    It should keep no state of its own: a reset or a saved state would not reach it.
+    It keeps no state of its own, for a reset or a saved state would not reach it, and reads nothing of the net but its
+    inputs: a compiled run calls it for many steps beforehand, when the rest of the net has not moved yet.
     """
 
     def __init__(self, function: Callable, input_sizes: tuple[int, ...], output_sizes: tuple[int, ...]):
@@ -165,7 +166,7 @@ class StreamNet(Element):
     def connect(self, source: Source, target: str, port: int = 0) -> None:
         """Make `source` the one source of an input port of the element `target`."""
         element = self._element(target)
-        if not 0 <= port < len(element.input_sizes):
+        if whole("the number of an input port", port, 0) >= len(element.input_sizes):
             raise ValueError(f"{target!r} has input ports 0 to {len(element.input_sizes) - 1}, not {port}")
         taken = self.sources[target][port]
         if taken is not None:
@@ -258,19 +259,22 @@ class StreamNet(Element):
                 element.after_run(steps)
         self.steps += steps
 
-    def check_connected(self, prefix: str = "") -> None:
-        """Raise ValueError where an input port has no source, here or in a net within."""
-        open_ports = [
-            f"{port} of {prefix + name!r}"
-            for name, all_ in self.sources.items()
-            for port, source in enumerate(all_)
-            if source is None
-        ]
+    def check_connected(self) -> None:
+        """Raise ValueError where an input port has no source or a part is used twice, here or in a net within."""
+        open_ports = self._open_ports()
         if open_ports:
             raise ValueError(f"no source is connected to port {', '.join(open_ports)}")
+        twice = _repeated(self.parts())  # `add` has looked, but cannot see what a net within gets later
+        if twice is not None:
+            raise ValueError(f"two elements share one {type(twice).__name__}: give one of them a copy")
+
+    def _open_ports(self, prefix: str = "") -> list[str]:
+        found = []
         for name, element in self.elements.items():
-            if isinstance(element, StreamNet):
-                element.check_connected(f"{prefix}{name}/")
+            ports = [port for port, source in enumerate(self.sources[name]) if source is None]
+            found += [f"{port} of {prefix + name!r}" for port in ports]
+            found += element._open_ports(f"{prefix}{name}/") if isinstance(element, StreamNet) else []
+        return found
 
     def _given(self, inputs) -> dict[str, np.ndarray]:
         self.check_connected()
@@ -307,13 +311,13 @@ class StreamNet(Element):
     def _check_element(self, name: str, element: Element, instead_of: Element | None = None) -> None:
         if not isinstance(element, Element):
             raise ValueError(f"{name!r} must be an Element, not {type(element).__name__}; wrap a callable in Function")
-        seen = {id(part) for other in self.elements.values() if other is not instead_of for part in other.parts()}
-        for part in element.parts():
-            if part is self:
-                raise ValueError(f"{name!r} cannot be added: a net cannot be a part of itself")
-            if id(part) in seen:
-                raise ValueError(f"{name!r} shares its {type(part).__name__} with an element here: give it a copy")
-            seen.add(id(part))
+        own = element.parts()
+        if any(part is self for part in own):
+            raise ValueError(f"{name!r} cannot be added: a net cannot be a part of itself")
+        others = [part for other in self.elements.values() if other is not instead_of for part in other.parts()]
+        twice = _repeated(others + own)
+        if twice is not None:
+            raise ValueError(f"{name!r} shares its {type(twice).__name__} with an element here: give it a copy")
 
     def _names(self) -> str:
         return ", ".join([*self.inputs, *self.elements]) or "none"
@@ -330,6 +334,16 @@ def whole(name: str, value: int, least: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
     return int(value)
+
+
+def _repeated(parts: list) -> object | None:
+    """Return a part that is listed twice, if there is one."""
+    seen = set()
+    for part in parts:
+        if id(part) in seen:
+            return part
+        seen.add(id(part))
+    return None
 
 
 def _port(source: Source) -> tuple[str, int]:

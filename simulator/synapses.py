@@ -53,7 +53,7 @@ class Static:
 
     def __init__(self, weights: np.ndarray, sign: str = "hybrid", tau: float = 0.0, delay: int = 0):
         self.weights = np.array(weights, dtype=float)
-        if self.weights.ndim != 2:
+        if self.weights.ndim != 2 or not self.weights.size:
             raise ValueError(f"weights must have the shape (neurons, inputs), not {self.weights.shape}")
         check_sign(sign, self.weights)
         self.sign = sign
@@ -91,7 +91,7 @@ class OneToOne(Static):
 
     def __init__(self, weights: np.ndarray, sign: str = "hybrid", tau: float = 0.0, delay: int = 0):
         weights = np.array(weights, dtype=float)
-        if weights.ndim != 1:
+        if weights.ndim != 1 or not weights.size:
             raise ValueError(f"weights of OneToOne must be a vector, not of shape {weights.shape}")
         check_sign(sign, weights)
         self.weights, self.sign = weights, sign
@@ -106,7 +106,10 @@ class OneToOne(Static):
 
 
 class Sparse(Static):
-    """Synapses of one common `weight` that exist with a `probability`, drawn once from `seed`: `mask` (E, P)."""
+    """Synapses of one common `weight` that exist with a `probability`, drawn once from `seed`: `mask` (E, P).
+
+    `seed` has no default, for two layers must not get the same connections unasked.
+    """
 
     def __init__(
         self,
@@ -114,7 +117,7 @@ class Sparse(Static):
         n_post: int,
         probability: float,
         weight: float,
-        seed: int = 0,
+        seed: int,
         sign: str = "hybrid",
         tau: float = 0.0,
         delay: int = 0,
@@ -124,8 +127,8 @@ class Sparse(Static):
         check_sign(sign, np.array([weight]))
         self.n_pre, self.n_post = whole("n_pre of Sparse", n_pre), whole("n_post of Sparse", n_post)
         self.weight, self.sign = float(weight), sign
-        self.probability = float(probability)
-        self.mask = np.random.default_rng(seed).random((self.n_pre, self.n_post), dtype=np.float32) < probability
+        rng = np.random.default_rng(whole("seed of Sparse", seed, 0))
+        self.mask = rng.random((self.n_pre, self.n_post), dtype=np.float32) < probability
         self.mask.flags.writeable = False  # what follows from it is made once
         self.input_sizes = (self.n_pre,)
         self.filter = Filter(self.n_pre, tau, delay)
@@ -151,8 +154,8 @@ class Plastic(Static):
     Args: `weights` (P, E) at the beginning, within `bounds`; `rule` of plasticity.py; `pre`, `post` and `mod` the
     traces of input, output and modulatory input; `bounds` (low, high), by default -1 to 1 for hybrid and 0 to 1 for
     other synapses; `tau`, `delay` the filter of the input; `tau_mod` the low-pass of the modulatory input [steps]. The
-    presynaptic trace follows the unfiltered input, the modulatory trace the filtered one. Raises ValueError naming what
-    does not fit.
+    presynaptic trace follows the input itself, neither low-passed nor delayed; the modulatory trace follows the
+    low-passed m. Raises ValueError naming what does not fit.
     """
 
     def __init__(
@@ -169,11 +172,11 @@ class Plastic(Static):
         delay: int = 0,
     ):
         super().__init__(weights, sign, tau, delay)
-        if not isinstance(rule, RULES):
+        if type(rule) not in RULES:  # the kernels know them by type, and not what a derived class does
             names = ", ".join(known.__name__ for known in RULES)
             raise ValueError(f"rule must be one of {names}, not {rule!r}")
         for name, trace in (("pre", pre), ("post", post), ("mod", mod)):
-            if not isinstance(trace, Decay):
+            if type(trace) is not Decay:
                 raise ValueError(f"{name} must be a trace such as Decay.of(0.3), not {trace!r}")
         self.rule, self.pre, self.post, self.mod = rule, pre, post, mod
         self.bounds = check_bounds(bounds, sign, self.weights)

@@ -145,11 +145,14 @@ def connected(*sources):
         (lambda: Plastic(np.ones((2, 3)), STDP(), bounds=(-0.5, 0.5)), "outside the bounds -0.5 to 0.5"),
         (lambda: Plastic(np.ones((2, 3)), STDP(), bounds=(1, 1)), "low < high"),
         (lambda: Plastic(np.ones((2, 3)), STDP(), bounds=(-1, 1), sign="excitatory"), "at least 0, not -1"),
-        (lambda: Sparse(2, 3, 1.5, 1.0), "connection probability must be from 0 to 1, not 1.5"),
+        (lambda: Sparse(2, 3, 1.5, 1.0, seed=0), "connection probability must be from 0 to 1, not 1.5"),
         (lambda: Filter(2, tau=-1), "tau of a filter must be at least 0"),
         (lambda: Filter(2, delay=-1), "delay of a filter"),
         (lambda: Decay(0.5, 1.5), "keep of a trace must be from 0 to 1, not 1.5"),
-        (lambda: Poisson(3, rates=np.ones(2)), r"rates of 3 spike trains must have the shape \(3,\), not \(2,\)"),
+        (
+            lambda: Poisson(3, rates=np.ones(2), seed=0),
+            r"rates of 3 spike trains must have the shape \(3,\), not \(2,\)",
+        ),
         (lambda: Sequence(np.ones(3)), r"a sequence has the shape \(steps, trains\), not \(3,\)"),
     ],
 )
@@ -175,14 +178,33 @@ def test_what_does_not_fit_is_named(build, message):
         (lambda: Plastic(np.ones((2, 3)), STDP(), pre=0.5), r"pre must be a trace such as Decay.of\(0.3\), not 0.5"),
         (lambda: Plastic(np.ones((2, 3)), STDP(), bounds=1.0), r"bounds must be finite numbers \(low, high\).*not 1.0"),
         (lambda: Plastic(np.ones((2, 3)), STDP(), bounds=(0, np.inf)), "bounds must be finite numbers"),
-        (lambda: Sparse(0, 3, 0.5, 1.0), "n_pre of Sparse must be a whole number of at least 1, not 0"),
-        (lambda: Poisson(2, rates=np.array([0.1, np.nan])), "rates must be at least 0 and finite"),
+        (lambda: Sparse(0, 3, 0.5, 1.0, seed=0), "n_pre of Sparse must be a whole number of at least 1, not 0"),
+        (lambda: Poisson(2, rates=np.array([0.1, np.nan]), seed=0), "rates must be at least 0 and finite"),
         (lambda: Poisson(2, seed=-1), "seed of Poisson must be a whole number of at least 0, not -1"),
+        (lambda: Sparse(2, 3, 0.5, 1.0, seed=None), "seed of Sparse must be a whole number of at least 0, not None"),
+        (lambda: Sequence([[1.0, np.nan]]), "a sequence must be finite numbers"),
+        (lambda: MSE(lr=None), "lr of MSE must be a finite number, not None"),
+        (lambda: Plastic(np.ones((2, 3)), Derived()), "rule must be one of STDP, .*, not Derived"),
+        (lambda: Plastic(np.ones((0, 3)), STDP()), r"weights must have the shape \(neurons, inputs\), not \(0, 3\)"),
+        (lambda: OneToOne([]), r"weights of OneToOne must be a vector, not of shape \(0,\)"),
+        (lambda: Layer(3), "the neurons of a layer must be LIF, not int"),
+        (lambda: Layer(LIF(3, 1.0), [LIF(3, 1.0)]), "synapse 0 must be one of synapses.py, not LIF"),
+        (lambda: connected("x").connect("m", "o", 0.5), "number of an input port must be a whole number .*, not 0.5"),
     ],
 )
 def test_wrong_values_are_named(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.parametrize("element", [lambda: Poisson(3), lambda: Sparse(3, 3, 0.5, 1.0)])
+def test_random_elements_ask_for_their_seed(element):
+    with pytest.raises(TypeError, match="seed"):
+        element()
+
+
+class Derived(STDP):
+    """A rule of another class, which no kernel knows."""
 
 
 def one_layer(neuron=None, synapse=None):
@@ -205,6 +227,15 @@ def test_elements_share_no_neurons_synapses_or_nested_layers():
             net.add("b", element)
     net.swap("a", one_layer(neuron, synapse))  # in their own place they may stay
     assert list(net.elements) == ["inner", "a"]
+
+
+def test_layer_shared_through_a_nested_net_is_found_before_a_step():
+    net, inner, layer = StreamNet({"x": 3}), StreamNet({"x": 3}), one_layer()
+    net.add("inner", inner, "x")
+    net.add("a", layer, "x")
+    inner.add("b", layer, "x")  # the inner net does not know who else has it
+    with pytest.raises(ValueError, match="two elements share one Layer"):
+        net.step(np.ones(3))
 
 
 def test_unconnected_port_of_a_nested_net_is_named_by_its_path():
@@ -382,6 +413,8 @@ def test_periodic_keeps_its_rate_and_sequence_repeats():
     periodic = Periodic(3, rates=np.array([0.3, 1.0, 0.0]))
     trains = np.array([periodic.step()[0] for _ in range(100)])
     np.testing.assert_allclose(trains.sum(axis=0), [30, 100, 0], atol=1)
+    driven = Periodic(1)  # a rate above 1 is one spike per step, and leaves none for later
+    assert [driven.step(np.array([rate]))[0][0] for rate in (2.5, 2.5, 0, 0)] == [1, 1, 0, 0]
     sequence = Sequence([[1, 0], [0, 1], [0, 0]])
     assert [list(sequence.step()[0]) for _ in range(4)] == [[1, 0], [0, 1], [0, 0], [1, 0]]
     sequence.reset()

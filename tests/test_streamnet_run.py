@@ -119,11 +119,12 @@ def pictures(samples=40, pixels=70, seed=0):
     return images, rng.integers(0, 3, samples)
 
 
-@pytest.mark.parametrize("rule", ["mse", "mse_released", "modulated_stdp"])
+@pytest.mark.parametrize("rule", ["mse", "mse_released", "modulated_stdp", "stdp"])
 @pytest.mark.parametrize("reset", [True, False])
 @pytest.mark.parametrize("network", ["shallow", "mushroom_body"])
 def test_fast_networks_equal_step(network, reset, rule):
-    params = replace(SMALL, network=network, rule=rule, refractory=rule == "mse_released")
+    task = "unsupervised" if rule == "stdp" else "supervised"
+    params = replace(SMALL, network=network, task=task, rule=rule, refractory=rule == "mse_released")
     stepped, fast = build(params, 70, 3, seed=1), build(params, 70, 3, seed=1)
     images, labels = pictures()
     for part, learn in enumerate([True, False, True]):
@@ -132,17 +133,8 @@ def test_fast_networks_equal_step(network, reset, rule):
         assert record.backend == network
         np.testing.assert_array_equal(record.counts, expected.counts)
         assert (record.spikes, record.operations) == (expected.spikes, expected.operations)
-        merge_counters(stepped)
         assert_equal_states(fast, stepped)
     assert record.counts.sum() > 60
-
-
-def merge_counters(net):
-    """The fast kernels count for the whole net, in the output layer."""
-    layers = list(net.elements.values())
-    for layer in layers[:-1]:
-        layers[-1].counters += layer.counters
-        layer.counters[:] = 0
 
 
 @pytest.mark.parametrize("network", ["shallow", "mushroom_body"])
@@ -248,6 +240,13 @@ class Doubled(StreamNet):
         return super().step(*inputs, learn=learn)
 
 
+class Tireless(StreamNet):
+    """A net that no reset reaches."""
+
+    def reset(self):
+        """Leave everything as it is."""
+
+
 def before_a_layer(element):
     net = StreamNet({"x": 3})
     net.add("own", element, "x")
@@ -256,14 +255,22 @@ def before_a_layer(element):
     return net
 
 
-def doubled():
-    net = Doubled({"x": 3})
+def nested(kind):
+    net = kind({"x": 3})
     net.add("l", Layer(LIF(3, 2.0, 0.5), [OneToOne(np.full(3, 0.8))]), "x")
     net.expose("l")
     return net
 
 
-@pytest.mark.parametrize("make", [Counting, lambda: Restless(LIF(3, 2.0), [OneToOne(np.ones(3))]), doubled])
+OWN_CLASSES = [
+    Counting,
+    lambda: Restless(LIF(3, 2.0), [OneToOne(np.ones(3))]),
+    lambda: nested(Doubled),
+    lambda: nested(Tireless),
+]
+
+
+@pytest.mark.parametrize("make", OWN_CLASSES)
 @pytest.mark.parametrize("learn", [True, False])
 def test_elements_of_a_users_own_class_run_as_they_step(make, learn):
     nets = [before_a_layer(make()), before_a_layer(make())]
@@ -274,10 +281,10 @@ def test_elements_of_a_users_own_class_run_as_they_step(make, learn):
     assert_equal_states(*nets)
 
 
-def crossed():
+def crossed(kind=StreamNet, sources=("m", "x")):
     """The shallow net with its inputs the other way round."""
-    net = StreamNet({"x": 3, "m": 3})
-    net.add("o", Layer(LIF(3, 2.0, 0.1), [Plastic(np.full((3, 3), 0.3), MSE(0.05))]), "m", "x")
+    net = kind({"x": 3, "m": 3})
+    net.add("o", Layer(LIF(3, 2.0, 0.1), [Plastic(np.full((3, 3), 0.3), MSE(0.05))]), *sources)
     net.expose("o")
     return net
 
@@ -296,7 +303,7 @@ def three_lateral_neurons():
     return net
 
 
-@pytest.mark.parametrize("make", [crossed, three_lateral_neurons])
+@pytest.mark.parametrize("make", [crossed, three_lateral_neurons, lambda: crossed(Doubled, ("x", "m"))])
 def test_nets_that_only_look_like_the_known_ones_run_as_they_step(make):
     x = np.random.default_rng(0).integers(0, 256, (10, 3)).astype(np.uint8)
     samples = Images(x, np.arange(10) % 3)
@@ -310,6 +317,14 @@ def test_weights_learnt_in_single_precision_stay_within_their_bounds():
     run(net, Images(*pictures()), precision="float32")
     weights = net.elements["o"].synapses[0].weights
     assert np.abs(weights).max() == 0.3
+
+
+@pytest.mark.parametrize("network", ["shallow", "mushroom_body"])
+def test_evaluation_in_single_precision_leaves_the_weights(network):
+    net = build(replace(SMALL, network=network), 70, 3)
+    before = net.elements["o"].synapses[0].weights.copy()
+    run(net, Images(*pictures()), learn=False, precision="float32")
+    np.testing.assert_array_equal(net.elements["o"].synapses[0].weights, before)
 
 
 @pytest.mark.parametrize(

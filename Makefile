@@ -1,4 +1,5 @@
 # make run: set up, then the default search.  make test: set up, then all tests.
+# Two files of tests at a time: many tests wait for NNI or SSH.
 # A CPU-only torch: make run PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 PYTHON ?= python3
 PIP_FLAGS ?=
@@ -10,7 +11,7 @@ run: .venv/ready
 	$(BIN)/python nni_main.py
 
 test: .venv/ready-to-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/ready-to-test
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ Letters in shapes: B samples, T steps, C input channels, N neurons, K classes.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 import snntorch as snn
@@ -194,10 +195,15 @@ class RSNN(nn.Module):
 
         Gradients flow as in snn.RLeaky: through every path but the delayed reset.
         """
+        spikes, distances = zip(*((spikes, distance) for spikes, distance, _ in self.steps(x)), strict=True)
+        spikes = torch.stack(spikes, 1)
+        return self._leak(self.readout(spikes)), spikes, torch.stack(distances, 1)
+
+    def steps(self, x: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """Yield for each step of x (B, T, C) the spikes, v - A as it fired, and v as the step ends; (B, N) each."""
         cell = self.hidden
-        potential = torch.zeros(len(x), self.params.neurons, dtype=self.readout.weight.dtype, device=x.device)  # (B, N)
+        potential = torch.zeros(len(x), self.params.neurons, dtype=self.readout.weight.dtype, device=x.device)
         spikes = held = raised = torch.zeros_like(potential)
-        all_spikes, distances = [], []
         for current in self.input(x.to(potential.dtype)).unbind(1):  # (B, N)
             potential = cell.beta * potential + current + cell.recurrent(spikes)
             potential = self._reset(potential, held)
@@ -207,10 +213,7 @@ class RSNN(nn.Module):
             if not cell.reset_delay:
                 potential = self._reset(potential, spikes - held)
             held = (potential > cell.threshold + raised).to(potential.dtype)  # what the next step resets; no gradient
-            all_spikes.append(spikes)
-            distances.append(distance)
-        spikes = torch.stack(all_spikes, 1)
-        return self._leak(self.readout(spikes)), spikes, torch.stack(distances, 1)
+            yield spikes, distance, potential
 
     def _reset(self, potential: torch.Tensor, amount: torch.Tensor) -> torch.Tensor:
         if self.params.reset == "zero":

@@ -149,25 +149,34 @@ def condition(net: RSNN, x: np.ndarray) -> Condition:
 
 
 def costs(net: RSNN, samples: Encoded) -> dict[str, float | int]:
-    """Return what an inference costs, on average over the samples, and the number of the net's weights."""
-    spikes = operations = silent = 0.0
-    weights = [layer.weight.detach().cpu().numpy() for layer in (net.input, net.hidden.recurrent, net.readout)]
-    for x, y in _batches(samples, np.arange(len(samples.y)), EVALUATION_BATCH):
-        fired = eprop.run(net, x).spikes()  # (B, T, N)
-        totals = fired.sum((1, 2), dtype=np.int64)  # (B,)
-        spikes += float(totals.sum())
-        silent += float((totals < net.params.silent_spikes).sum())
-        operations += metrics.recurrent_net_operations(x, fired, *weights) * len(y)
-    spikes, operations = spikes / len(samples.y), operations / len(samples.y)
+    """Return what an inference costs, on average over the samples, and the size of the net."""
+    weights = [layer.weight.detach() for layer in (net.input, net.hidden.recurrent, net.readout)]
+    arrays, parts, silent = [weight.cpu().numpy() for weight in weights], [], 0
+    for x, _ in _batches(samples, np.arange(len(samples.y)), EVALUATION_BATCH):
+        trace = eprop.run(net, x)
+        fired = trace.spikes()  # (B, T, N)
+        silent += int((fired.sum((1, 2), dtype=np.int64) < net.params.silent_spikes).sum())
+        parts.append(metrics.recurrent_net_workload(x, fired, *arrays))
+        parts[-1].updates = membrane_updates(net, x, trace.outputs)
+    found = metrics.add(parts).metrics()
     seconds = samples.x.shape[1] * net.step_ms / 1000
-    return {
-        "spikes_per_inference": spikes,  # of hidden neurons
-        "rate_hz": spikes / (net.params.neurons * seconds),
-        "synaptic_operations": operations,
-        "energy_nj": metrics.energy_nj(operations),
+    return found | {
+        "rate_hz": found["spikes_per_inference"] / (net.params.neurons * seconds),
         "silent_fraction": silent / len(samples.y),
         "parameters": _size(net),
+        "connection_sparsity": metrics.connection_sparsity(arrays),
+        "footprint_bytes": metrics.footprint_bytes(_deployed(net), weights),
     }
+
+
+@torch.no_grad()
+def membrane_updates(net: RSNN, x: np.ndarray, outputs: torch.Tensor) -> int:
+    """Count the potentials of hidden neurons and readout (B, T, K) that change from step to step, and all at first."""
+    before, updates = None, outputs[:, 0].numel() + int(torch.count_nonzero(outputs.diff(dim=1)))
+    for _, _, potential in net.steps(torch.as_tensor(x, device=outputs.device)):
+        changed = torch.ones_like(potential) if before is None else potential != before
+        updates, before = updates + int(torch.count_nonzero(changed)), potential
+    return updates
 
 
 def step_length(data) -> float:
@@ -180,6 +189,11 @@ def _size(net: RSNN) -> int:
     trained = ((name, weights) for name, weights in net.named_parameters() if weights.requires_grad)
     total = sum(weights.numel() for name, weights in trained if name != "feedback")
     return total - net.params.neurons
+
+
+def _deployed(net: RSNN) -> list[torch.Tensor]:
+    """Return all parameters and buffers but the feedback weights, which only learning needs."""
+    return [value for name, value in net.state_dict().items() if name != "feedback"]
 
 
 def _train_epoch(net: RSNN, optimizer, train: Encoded, rng: np.random.Generator) -> tuple[dict, str]:

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from models import metrics
 from models.sharpeners import make_sharpener
 from models.whetstone import check_width
+from models.whetstone_costs import costs
 from models.whetstone_net import WhetstoneNet, rebuild
 from models.whetstone_params import WhetstoneParams
 
@@ -229,49 +229,6 @@ def measure(net: WhetstoneNet, train: Images, validation: Images, test: Images) 
     net.sharpen(1.0)
     found = {"train_accuracy": accuracy(net, train), "test_accuracy": accuracy(net, test)}
     return found | costs(net, validation)
-
-
-@torch.no_grad()
-def costs(net: WhetstoneNet, images: Images) -> dict[str, float | int]:
-    """Return the means over the images, at sharpness 1 in evaluation mode.
-
-    A unit at 1 is a spike. `macs` are the operations of the first layer, whose input is analog; `synaptic_operations`
-    counts them and those of all other layers. A dead unit is never 1; a filter counts once for each position.
-    """
-    net.eval()
-    fired = [0.0] * len(net.names)  # (N,) once added to
-    operations, silent = np.zeros(len(net.names)), 0
-    for x, _ in images.batches(EVALUATION_BATCH):
-        quiet = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-        for layer, (inputs, activity) in enumerate(net.trace(net.pixels(x))):
-            operations[layer] += effective_operations(net.links[layer], inputs)
-            activity = activity.flatten(1)  # (B, N)
-            fired[layer] = fired[layer] + activity.sum(0, dtype=torch.float64)
-            if layer < len(net.names) - 1:
-                quiet |= ~activity.any(1)
-        silent += int(quiet.sum())
-    rates = [counts / len(images.y) for counts in fired]
-    operations /= len(images.y)
-    per_layer = {}
-    for name, rate in zip(net.names, rates, strict=True):
-        per_layer |= {f"rate_{name}": float(rate.mean()), f"dead_{name}": int((rate == 0).sum())}
-    return {
-        "spikes_per_inference": float(sum(rate.sum() for rate in rates)),
-        "synaptic_operations": float(operations.sum()),
-        "macs": float(operations[0]),
-        "energy_nj": metrics.energy_nj(float(operations.sum())),
-        "silent_fraction": silent / len(images.y),
-        "parameters": net.size(),
-        **per_layer,
-    }
-
-
-def effective_operations(link: nn.Module, inputs: torch.Tensor) -> float:
-    """Count nonzero inputs that meet nonzero weights, over all samples (NeuroBench's effective operations)."""
-    weights, active = (link.weight != 0).float(), (inputs != 0).float()
-    if isinstance(link, nn.Conv2d):
-        return float(nn.functional.conv2d(active, weights, padding="same").sum(dtype=torch.float64))
-    return float(active.sum(0, dtype=torch.float64) @ weights.sum(0, dtype=torch.float64))
 
 
 def _evaluate_epoch(net, validation: Images, best: Best, report: Report, measures: dict) -> None:

@@ -16,7 +16,7 @@ import snntorch as snn
 import torch
 from torch import nn
 
-from models.params import Range, check
+from models.params import MOST_BITS, Range, check, check_bits
 
 POSITIVE = Range(0, above=True)
 FRACTION = Range(0, 1)
@@ -48,6 +48,7 @@ class EpropParams:
     adapt_strength: float = 0.1  # rise of the threshold with each spike, in units of the weights
     tau_out: float = 30.0  # time constant of the readout [ms]
     bias: bool = False  # a bias for each hidden neuron
+    weight_bits: int = 0  # of each weight while training and after it, 2 to 16; 0 = floating point
     input_gain: float = 1.0  # initial input weights ~ N(0, input_gain^2 / C)
     recurrent_gain: float = 0.5  # initial recurrent weights ~ N(0, recurrent_gain^2 / N)
     # Learning rule
@@ -72,6 +73,7 @@ class EpropParams:
 
     def __post_init__(self) -> None:
         check(self, CHOICES, RANGES)
+        check_bits("weight_bits", self.weight_bits)
 
 
 CHOICES = {
@@ -98,6 +100,7 @@ RANGES = {
     "tau_adapt": POSITIVE,
     "adapt_strength": Range(0),
     "tau_out": POSITIVE,
+    "weight_bits": Range(0, MOST_BITS),
     "input_gain": Range(0),
     "recurrent_gain": Range(0),
     "feedback_decay": Range(0, 1),
@@ -185,6 +188,10 @@ class RSNN(nn.Module):
         if params.feedback != "symmetric":
             weights = _normal(torch.empty(classes, params.neurons), gain_out, generator)  # (K, N)
             self.feedback = nn.Parameter(weights, requires_grad=params.feedback == "adaptive")
+
+    def weights(self) -> list[nn.Parameter]:
+        """Return the weights of an inference, biases left out: w_in (N, C), w_rec (N, N), w_out (K, N)."""
+        return [self.input.weight, self.hidden.recurrent.weight, self.readout.weight]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the readout (B, T, K) for x (B, T, C) of zeros and ones, with surrogate gradients through time."""

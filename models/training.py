@@ -14,6 +14,7 @@ import torch
 
 from models import eprop, metrics
 from models.encoders import IMAGE_STEP_MS, encode
+from models.quantise import quantised
 from models.rsnn import RSNN, EpropParams
 
 PROBE_SAMPLES = 100  # looked at before training: is the net alive?
@@ -104,7 +105,8 @@ def fit(net: RSNN, train: Encoded, validation: Encoded, report: Report, seed: in
     that it is raised. A net that is silent or saturated before training is evaluated as it stands.
     """
     params, best = net.params, Best()
-    status = condition(net, train.x[:PROBE_SAMPLES]).status
+    with quantised(net, params.weight_bits):
+        status = condition(net, train.x[:PROBE_SAMPLES]).status
     if status != "ok":
         _evaluate_epoch(net, validation, best, report, {"epoch": 0})
         return best, status
@@ -150,8 +152,7 @@ def condition(net: RSNN, x: np.ndarray) -> Condition:
 
 def costs(net: RSNN, samples: Encoded) -> dict[str, float | int]:
     """Return what an inference costs, on average over the samples, and the size of the net."""
-    weights = [layer.weight.detach() for layer in (net.input, net.hidden.recurrent, net.readout)]
-    arrays, parts, silent = [weight.cpu().numpy() for weight in weights], [], 0
+    arrays, parts, silent = [weight.detach().cpu().numpy() for weight in net.weights()], [], 0
     for x, _ in _batches(samples, np.arange(len(samples.y)), EVALUATION_BATCH):
         trace = eprop.run(net, x)
         fired = trace.spikes()  # (B, T, N)
@@ -165,7 +166,7 @@ def costs(net: RSNN, samples: Encoded) -> dict[str, float | int]:
         "silent_fraction": silent / len(samples.y),
         "parameters": _size(net),
         "connection_sparsity": metrics.connection_sparsity(arrays),
-        "footprint_bytes": metrics.footprint_bytes(_deployed(net), weights),
+        "footprint_bytes": metrics.footprint_bytes(_deployed(net), arrays, net.params.weight_bits),
     }
 
 
@@ -200,7 +201,8 @@ def _train_epoch(net: RSNN, optimizer, train: Encoded, rng: np.random.Generator)
     """Train one epoch, or up to the batch where the net is silent or saturated; return measures and status."""
     state, losses, correct = Condition(net.params, len(train.y)), 0.0, 0
     for x, y in _batches(train, rng.permutation(len(train.y)), net.params.batch_size):
-        loss, trace = eprop.learn(net, x, y)
+        with quantised(net, net.params.weight_bits):
+            loss, trace = eprop.learn(net, x, y)
         optimizer.step()
         eprop.decay_feedback(net)
         losses += loss * len(y)
@@ -215,8 +217,9 @@ def _train_epoch(net: RSNN, optimizer, train: Encoded, rng: np.random.Generator)
 
 def _evaluate_epoch(net: RSNN, validation: Encoded, best: Best, report: Report, measures: dict) -> None:
     """Evaluate, keep the weights if they are the best, report what is finite."""
-    reached = accuracy(net, validation)
-    best.offer(net, reached, measures["epoch"])
+    with quantised(net, net.params.weight_bits):
+        reached = accuracy(net, validation)
+        best.offer(net, reached, measures["epoch"])
     measures = {"default": best.accuracy, "validation_accuracy": reached} | measures
     report({name: value for name, value in measures.items() if math.isfinite(value)})
 

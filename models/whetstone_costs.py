@@ -39,14 +39,14 @@ def costs(net: WhetstoneNet, images) -> dict[str, float | int]:
     per_layer = {}
     for name, rate in zip(net.names, rates, strict=True):
         per_layer |= {f"rate_{name}": float(rate.mean()), f"dead_{name}": int((rate == 0).sum())}
-    folded = net.folded()
-    weights = [link.weight for link in folded.links]
+    arrays = [weight.detach().cpu().numpy() for weight in net.weights()]
+    memory = net.folded().state_dict().values()
     return {
         **work.metrics(),
         "silent_fraction": silent / len(images.y),
         "parameters": net.size(),
-        "connection_sparsity": metrics.connection_sparsity(weight.cpu().numpy() for weight in weights),
-        "footprint_bytes": metrics.footprint_bytes(folded.state_dict().values(), weights),
+        "connection_sparsity": metrics.connection_sparsity(arrays),
+        "footprint_bytes": metrics.footprint_bytes(memory, arrays, net.params.weight_bits),
         **per_layer,
     }
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from models.quantise import quantised
 from models.sharpeners import make_sharpener
 from models.whetstone import check_width
 from models.whetstone_costs import costs
@@ -64,8 +65,12 @@ class Best:
             self.accuracy, self.epoch, self.sharp, self.saved = accuracy, epoch, sharp, net.saved()
 
 
-def train(params: WhetstoneParams, splits, report: Report, device: str, seed: int) -> tuple[dict, str, dict]:
-    """Train a net on `splits.train` and return (metrics, status, model); status ok | silent | interrupted.
+def train(
+    params: WhetstoneParams, splits, report: Report, device: str, seed: int
+) -> tuple[dict, str, dict, np.ndarray]:
+    """Train a net on `splits.train` and return (metrics, status, model, predicted); status ok | silent | interrupted.
+
+    `predicted` are the classes of the test part (B,).
 
     `report` gets a dict after each epoch. A KeyboardInterrupt after the first evaluated epoch ends the training, and
     the best weights so far are evaluated. Raises ValueError for data that do not fit.
@@ -78,9 +83,9 @@ def train(params: WhetstoneParams, splits, report: Report, device: str, seed: in
         best, interrupted = fit(net, parts[0], parts[1], report, seed)
         net = rebuild(best.saved).to(device)
         try:
-            measures = measure(net, *parts)
+            measures, predicted = measure(net, *parts)
         except KeyboardInterrupt:
-            interrupted, measures = True, measure(net, *parts)
+            interrupted, (measures, predicted) = True, measure(net, *parts)
     status = "interrupted" if interrupted else "ok"
     if status == "ok" and measures["silent_fraction"] > params.silent_fraction:
         status = "silent"
@@ -93,7 +98,7 @@ def train(params: WhetstoneParams, splits, report: Report, device: str, seed: in
     if best.unsharpened is not None:
         found["accuracy_before_sharpening"] = best.unsharpened
     model = net.saved() | {"class_names": list(splits.train.class_names)}
-    return found | measures | {"seconds": time.perf_counter() - started}, status, model
+    return found | measures | {"seconds": time.perf_counter() - started}, status, model, predicted
 
 
 def check(params: WhetstoneParams, data) -> None:
@@ -113,7 +118,8 @@ def fit(net: WhetstoneNet, train: Images, validation: Images, report: Report, se
             loss, updates = train_epoch(net, optimizer, sharpener, train, rng, epoch, updates)
             net.sharpen(sharpener.at(epoch + 1.0))
             sharpener.end_epoch(loss)
-            _evaluate_epoch(net, validation, best, report, {"epoch": epoch + 1, "loss": loss})
+            with quantised(net, params.weight_bits):
+                _evaluate_epoch(net, validation, best, report, {"epoch": epoch + 1, "loss": loss})
             if not math.isfinite(loss) or (best.sharp and params.activation != "ste"):
                 break
     except KeyboardInterrupt:
@@ -136,10 +142,11 @@ def train_epoch(net, optimizer, sharpener, train: Images, rng, epoch: int, updat
         net.sharpen(sharpener.at(epoch + batch / batches))
         set_rate(optimizer, net.params, updates)
         optimizer.zero_grad()
-        with torch.autocast(kind, torch.bfloat16, enabled=net.params.autocast):
-            logits = net(net.pixels(x))
-        loss = nn.functional.cross_entropy(logits.float(), y)
-        loss.backward()
+        with quantised(net, net.params.weight_bits):
+            with torch.autocast(kind, torch.bfloat16, enabled=net.params.autocast):
+                logits = net(net.pixels(x))
+            loss = nn.functional.cross_entropy(logits.float(), y)
+            loss.backward()
         optimizer.step()
         losses += loss.detach() * len(y)
         updates += 1
@@ -209,13 +216,24 @@ def accuracy(net: WhetstoneNet, images: Images, sharp: bool = True) -> float:
 
 
 def _accuracy(net: WhetstoneNet, images: Images, sharp: bool) -> float:
-    correct = 0
-    for x, y in images.batches(EVALUATION_BATCH):
+    return float((_predictions(net, images, sharp) == images.y).sum()) / len(images.y)
+
+
+def _predictions(net: WhetstoneNet, images: Images, sharp: bool) -> torch.Tensor:
+    found = []
+    for x, _ in images.batches(EVALUATION_BATCH):
         activities = net.activities(net.pixels(x))
         if sharp:
             check_binary(activities)
-        correct += int((net.decoder(activities[-1]).argmax(1) == y).sum())
-    return correct / len(images.y)
+        found.append(net.decoder(activities[-1]).argmax(1))
+    return torch.cat(found)
+
+
+@torch.no_grad()
+def predictions(net: WhetstoneNet, images: Images) -> np.ndarray:
+    """Return the class (B,) that the net gives each image at sharpness 1. Raises RuntimeError as `accuracy`."""
+    with fully_sharpened(net):
+        return _predictions(net, images, True).cpu().numpy()
 
 
 def check_binary(activities: list[torch.Tensor]) -> None:
@@ -224,11 +242,13 @@ def check_binary(activities: list[torch.Tensor]) -> None:
         raise RuntimeError("a unit of a fully sharpened net put out a value that is neither 0 nor 1")
 
 
-def measure(net: WhetstoneNet, train: Images, validation: Images, test: Images) -> dict[str, float | int]:
-    """Return the chosen net's accuracies at sharpness 1 and, on the validation part, what an inference costs."""
+def measure(net: WhetstoneNet, train: Images, validation: Images, test: Images) -> tuple[dict, np.ndarray]:
+    """Return the chosen net's accuracies at sharpness 1 with, on the validation part, what an inference costs; and the
+    classes that it gives the test part (B,)."""
     net.sharpen(1.0)
-    found = {"train_accuracy": accuracy(net, train), "test_accuracy": accuracy(net, test)}
-    return found | costs(net, validation)
+    predicted = predictions(net, test)
+    tested = float((predicted == test.y.cpu().numpy()).mean())
+    return {"train_accuracy": accuracy(net, train), "test_accuracy": tested} | costs(net, validation), predicted
 
 
 def _evaluate_epoch(net, validation: Images, best: Best, report: Report, measures: dict) -> None:

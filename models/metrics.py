@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Energy of an accumulate and a multiply-accumulate operation [pJ]. A neuromorphic chip knows one kind of synaptic
-# operation, and a MAC is counted as one: table 3 of the SENECA article (PMC10326429). The last: Horowitz, ISSCC 2014,
-# float32: an addition 0.9, a product 3.7. What counts as an operation differs between platforms: compare nets on one.
+# Energy of an accumulate and a multiply-accumulate operation [pJ]; estimates. A neuromorphic chip knows one kind of
+# synaptic operation, and a MAC is counted as one. What counts as an operation differs between platforms: compare nets
+# on one of them. cmos_45nm: float32, an addition 0.9 and a product 3.7.
 PICOJOULES = {
     "loihi": (23.6, 23.6),
     "truenorth": (2.5, 2.5),  # 26 is quoted as well
@@ -30,6 +30,7 @@ PICOJOULES = {
     "seneca": (2.8, 2.8),
     "cmos_45nm": (0.9, 4.6),
 }
+SOURCES = "table 3 of the SENECA article (PMC10326429); cmos_45nm: Horowitz, ISSCC 2014"
 ENERGY_PLATFORM = "loihi"  # which one `energy_nj` in a trial's metrics means
 DIGITAL_PLATFORM = "cmos_45nm"  # `energy_nj_cmos_45nm`: it tells multiplications from additions
 

@@ -266,6 +266,8 @@ def check_headless(args: argparse.Namespace) -> None:
     needing = {"assessor": args.assessor != "none", "port": args.port, "keep": args.keep, "machines": args.machines}
     if flags := [f"--{name}" for name, given in needing.items() if given]:
         raise UserMistake(f"{flags[0]} needs NNI's manager, which --headless does without: leave one of them out")
+    if args.dask and args.tensorboard:
+        raise UserMistake("--tensorboard with --dask: the logs would stay with the workers; leave one of them out")
     if args.dask:
         from runner.dask_slots import check_cluster
 
@@ -437,6 +439,8 @@ def search_headless(args: argparse.Namespace, space: dict) -> int:
         slots = DaskSlots(args.dask, ROOT, run_trial, words, args.trial_duration)
     else:
         log = results.folder / "log"
+        if args.tensorboard:
+            words += ("--out", str(headless.trial_folder(results.folder.resolve(), "")))
         slots = headless.LocalSlots(args.concurrency, run_trial, words, log, args.trial_duration, args.gpus or 0)
     where = f"on {args.dask}" if args.dask else f"{args.concurrency} at once"
     search.console.print(f"experiment {args.id}: {args.tuner}, {args.trials} trials, {where}", soft_wrap=True)

@@ -131,9 +131,8 @@ def sweep_bits(search, args: argparse.Namespace) -> None:
         raise UserMistake(f"--bits: {mistake}") from None
     write_atomic(search.folder / BITS, bits_text(best["trial"], best["sha256"], rows).encode())
     for row in rows:
-        print(
-            f"{row['bits'] or 'as trained'} bits: " + "  ".join(f"{k} {v:.4g}" for k, v in row.items() if k != "bits")
-        )
+        name = f"{row['bits']} bits" if row["bits"] else "as trained"
+        print(f"{name}: " + "  ".join(f"{key} {value:.4g}" for key, value in row.items() if key != "bits"))
 
 
 def print_finals(search) -> None:

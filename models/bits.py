@@ -25,15 +25,21 @@ PIXEL_STEP = 1 / 255  # of a Whetstone net's input
 def sweep(saved: dict, splits, bits: list[int]) -> list[dict[str, float]]:
     """Return a row for the net as it is (bits 0) and for each number of bits: accuracies, and the memory in bytes."""
     parts = _parts(saved, splits)
-    rows = [{"bits": 0} | _accuracies(rebuild(saved), parts)]
+    whole = rebuild(saved)
+    rows = [{"bits": 0} | _accuracies(whole, parts) | {"footprint_bytes": _memory(whole, whole.params.weight_bits)}]
     for number in bits:
-        net, integer = rebuild(saved), rebuild(saved)
+        net, integer = rebuild(saved), snap_integer(rebuild(saved), number)
         snap(net, number)
-        integer = snap_integer(integer, number)
         row = {"bits": number} | _accuracies(net, parts) | _accuracies(integer, parts, "integer_")
-        row["footprint_bytes"] = metrics.footprint_bytes(integer.state_dict().values(), integer.weights(), number)
-        rows.append(row)
+        rows.append(row | {"footprint_bytes": _memory(integer, number)})
     return rows
+
+
+def _memory(net: RSNN | WhetstoneNet, bits: int) -> float:
+    """Return the memory of the net as deployed [bytes]: batch norms in the weights, no feedback weights."""
+    net = net.folded() if isinstance(net, WhetstoneNet) else net
+    values = [value for name, value in net.state_dict().items() if name != "feedback"]
+    return metrics.footprint_bytes(values, [weight.detach() for weight in net.weights()], bits)
 
 
 @torch.no_grad()

@@ -47,7 +47,7 @@ def bits(search: Search) -> Section:
     found = read_json(search.folder / BITS)
     if not found or found.get("sha256") != read_json(search.folder / "best.json").get("sha256"):
         return Section("")
-    rows = [["bits", "validation", "test", "integer: validation", "test", "memory [bytes]"]]
+    rows = [["bits", "validation", "test", "integer: val.", "test", "bytes"]]
     for row in found["rows"]:
         names = ("validation_accuracy", "test_accuracy", "integer_validation_accuracy", "integer_test_accuracy")
         rows.append([row["bits"] or "as trained", *(row.get(name, "") for name in (*names, "footprint_bytes"))])

@@ -1,5 +1,7 @@
 """Trained nets rounded to few bits: integer nets by whole numbers alone, and the sweep."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from models.whetstone_net import WhetstoneNet
 from models.whetstone_params import WhetstoneParams
 from models.whetstone_training import Images, predictions
 from setup_hpo import load_splits
+from tests.test_report import entry, run
 
 FAST = {
     "eprop": {"neurons": 20, "steps_per_row": 2, "epochs": 4},
@@ -103,3 +106,42 @@ def test_a_saved_file_is_loaded(tmp_path):
     for net in (RSNN(EpropParams(neurons=5), 4, 3), WhetstoneNet(WhetstoneParams(), (8, 8, 1), 10)):
         torch.save(net.saved(), tmp_path / "model.pt")
         assert type(rebuild(load(tmp_path / "model.pt"))) is type(net)
+
+
+# The command
+
+
+def experiment(folder, command, model):
+    """A search of one trial, as its folder."""
+    line = entry(0, 0.9)
+    folder.mkdir()
+    (folder / "journal.jsonl").write_text(json.dumps(line) + "\n")
+    (folder / "best.json").write_text(json.dumps({"trial": "t0", "sha256": "0", "command": command}))
+    torch.save(model, folder / "best_model.pt")
+    return folder
+
+
+def test_the_report_tells_accuracy_against_bits(tmp_path, monkeypatch, capsys):
+    result = trained("eprop")
+    folder = experiment(tmp_path / "e", "python main_hpo.py --task eprop_digits --test-seed 1", result.model)
+    assert run(monkeypatch, capsys, folder, "--bits", 3, 8)[0] == 0
+    found = json.loads((folder / "bits.json").read_text())
+    assert found["rows"] == sweep(result.model, load_splits("digits", test_seed=1), [3, 8]), "split as the search did"
+    assert (folder / "report" / "bits.png").exists() and "Fewer bits" in (folder / "report" / "index.html").read_text()
+    best = json.loads((folder / "best.json").read_text()) | {"sha256": "1"}
+    (folder / "best.json").write_text(json.dumps(best))
+    assert run(monkeypatch, capsys, folder)[0] == 0
+    assert "Fewer bits" not in (folder / "report" / "index.html").read_text(), "another net is the best now"
+
+
+def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys):
+    folder = experiment(tmp_path / "e", "python main_hpo.py --task eprop_digits", {"no": "net"})
+    missing = experiment(tmp_path / "m", "python main_hpo.py --task eprop_digits", {})
+    (missing / "best_model.pt").unlink()
+    for where, bits, text in (
+        (folder, "1", "must be an integer from 2 to 16, not '1'"),
+        (folder, "4", "holds no e-prop or Whetstone net"),
+        (missing, "4", "has no best.json with its best_model.pt"),
+    ):
+        status, said = run(monkeypatch, capsys, where, "--bits", bits)
+        assert status == 2 and text in said.err and said.err.count("\n") == 1

@@ -72,6 +72,8 @@ def run_trial(words: tuple[str, ...], start: dict) -> tuple[bytes, tuple[str, by
     runs one trial after the other loads the data once. What goes wrong stands in the record.
     """
     args = _arguments(words)
+    if args.out is not None:  # of all trials; each has its folder there for TensorBoard's logs
+        args = argparse.Namespace(**vars(args) | {"out": args.out / start["trial"]})
     record = new_record(args) | {"trial": start["trial"], "parameter_id": start["parameter_id"]}
     record["parameters"] = flatten(start["parameters"])
     handled = threading.current_thread() is threading.main_thread()

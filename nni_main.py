@@ -163,6 +163,8 @@ def search_headless(args: argparse.Namespace, space: dict) -> int:
         slots = DaskSlots(args.dask, ROOT, run_trial, words, args.trial_duration)
     else:
         log = results.folder / "log"
+        if args.tensorboard:
+            words += ("--out", str(headless.trial_folder(results.folder.resolve(), "")))
         slots = headless.LocalSlots(args.concurrency, run_trial, words, log, args.trial_duration, args.gpus or 0)
     where = f"on {args.dask}" if args.dask else f"{args.concurrency} at once"
     search.console.print(f"experiment {args.id}: {args.tuner}, {args.trials} trials, {where}", soft_wrap=True)

@@ -3,12 +3,15 @@
 python report_hpo.py experiments/<id>                              # report/index.html, each picture as PNG and PDF
 python report_hpo.py experiments/<id> --retrain --splits 10 --seeds 3   # the best again: figures that can be quoted
 python report_hpo.py experiments/<id> --retrain --top 5
+python report_hpo.py experiments/<id> --bits 2 3 4 6 8             # the best net with weights of fewer bits
 python report_hpo.py --compare <id> <id> ...                       # side by side, with a paired test
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import shlex
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +19,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from runner.flags import OneLineParser, UserMistake, count
+from runner.flags import OneLineParser, UserMistake, count, thread_environment
 
 ROOT = Path(__file__).resolve().parent
 
@@ -47,13 +50,18 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--top", type=count(1), default=1, help="so many of the best configurations (default 1)")
     parser.add_argument("--splits", type=count(1), default=10, help="train/validation splits 0, 1, ... (default 10)")
     parser.add_argument("--seeds", type=count(1), default=3, help="seeds on each split (default 3)")
+    parser.add_argument(
+        "--bits", nargs="+", type=count(2, 16), metavar="B", help="round the best net's weights to these"
+    )
     parser.add_argument("--data-dir", type=Path, help="folder of the datasets (default: the search's)")
     parser.add_argument("--experiments", type=Path, default=ROOT / "experiments", help="folder of all experiments")
     args = parser.parse_args(arguments)
     if bool(args.experiment) == bool(args.compare):
         parser.error("give one experiment, or --compare with two or more")
-    if args.compare and (args.retrain or len(set(args.compare)) < 2):
-        parser.error("--compare takes two or more different experiments, and no --retrain: retrain each before")
+    if args.compare and (args.retrain or args.bits or len(set(args.compare)) < 2):
+        parser.error(
+            "--compare takes two or more different experiments, no --retrain and no --bits: do that for each before"
+        )
     return args
 
 
@@ -74,6 +82,8 @@ def report(args: argparse.Namespace) -> int:
     search = read_search(experiment_folder(args.experiment, args.experiments))
     if args.retrain:
         retrain(search, args)
+    if args.bits:
+        sweep_bits(search, args)
     with steps() as step:
         page = write_report(search, step)
     print_finals(search)
@@ -92,6 +102,37 @@ def retrain(search, args: argparse.Namespace) -> None:
         names = [entry["trial"] for entry in search.ranking[: args.top]]
         lines = {name: bar.add_task(f"trial {name} again", total=args.splits * args.seeds) for name in names}
         retrain_best(search, args.top, args.splits, args.seeds, args.data_dir, lambda name: bar.advance(lines[name]))
+
+
+def sweep_bits(search, args: argparse.Namespace) -> None:
+    """Test the best net with weights of fewer bits, write bits.json and print it. Raises UserMistake."""
+    os.environ.update(thread_environment(1))  # before anything imports a numerical library
+    from loaders import MissingData
+    from main_hpo import parse_arguments as trial_arguments
+    from models.bits import sweep
+    from models.saved import load
+    from reports.cost import BITS, bits_text
+    from reports.read import read_json
+    from runner.records import write_atomic
+    from search_spaces import split_task
+    from setup_hpo import load_splits
+
+    best = read_json(search.folder / "best.json")
+    weights = [path for path in search.folder.glob("best_model.*") if path.suffix in (".pt", ".npz")]
+    if "main_hpo.py" not in best.get("command", "") or not weights:
+        raise UserMistake(f"{search.folder} has no best.json with its best_model.pt, which --bits needs")
+    given = trial_arguments(shlex.split(best["command"].partition("main_hpo.py")[2]))
+    try:
+        saved = load(weights[0])
+        data_dir = args.data_dir or given.data_dir
+        splits = load_splits(split_task(given.task)[1], data_dir, given.test_seed, given.split_seed, given.tonic)
+        rows = sweep(saved, splits, args.bits)
+    except (ValueError, MissingData) as mistake:
+        raise UserMistake(f"--bits: {mistake}") from None
+    write_atomic(search.folder / BITS, bits_text(best["trial"], best["sha256"], rows).encode())
+    for row in rows:
+        name = f"{row['bits']} bits" if row["bits"] else "as trained"
+        print(f"{name}: " + "  ".join(f"{key} {value:.4g}" for key, value in row.items() if key != "bits"))
 
 
 def print_finals(search) -> None:

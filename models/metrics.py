@@ -1,57 +1,114 @@
-"""What a spiking net costs to run: spikes, synaptic operations, an estimate of its energy. No torch.
+"""What a spiking net costs to run, by NeuroBench's definitions, and estimates of its energy. No torch.
+
+J. Yik et al., "The NeuroBench framework for benchmarking neuromorphic computing algorithms and systems", Nature
+Communications 16:1545 (2025), section "Algorithm track: complexity metrics"; details as in its package, version 2.3.0.
+`python -m benchmarks.neurobench_costs` compares with that package.
 
 Letters in shapes: B samples, T steps, C input channels, N neurons, K classes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 import numpy as np
 
-# Energy of one synaptic operation [pJ], from table 3 of the SENECA article (PMC10326429), save for the last: Horowitz,
-# ISSCC 2014, a float32 addition. What counts as an operation differs between platforms: compare nets on one of them.
-PICOJOULES_PER_OPERATION = {
-    "loihi": 23.6,
-    "truenorth": 2.5,  # 26 is quoted as well
-    "spinnaker": 45.0,
-    "spinnaker2": 10.0,
-    "odin": 12.7,
-    "reckon": 5.3,
-    "mubrain": 26.0,
-    "neuronflow": 20.0,
-    "tianjic": 1.54,
-    "seneca": 2.8,
-    "cmos_45nm": 0.9,
+# Energy of an accumulate and a multiply-accumulate operation [pJ]; estimates. A neuromorphic chip knows one kind of
+# synaptic operation, and a MAC is counted as one. What counts as an operation differs between platforms: compare nets
+# on one of them. cmos_45nm: float32, an addition 0.9 and a product 3.7.
+PICOJOULES = {
+    "loihi": (23.6, 23.6),
+    "truenorth": (2.5, 2.5),  # 26 is quoted as well
+    "spinnaker": (45.0, 45.0),
+    "spinnaker2": (10.0, 10.0),
+    "odin": (12.7, 12.7),
+    "reckon": (5.3, 5.3),
+    "mubrain": (26.0, 26.0),
+    "neuronflow": (20.0, 20.0),
+    "tianjic": (1.54, 1.54),
+    "seneca": (2.8, 2.8),
+    "cmos_45nm": (0.9, 4.6),
 }
+SOURCES = "table 3 of the SENECA article (PMC10326429); cmos_45nm: Horowitz, ISSCC 2014"
 ENERGY_PLATFORM = "loihi"  # which one `energy_nj` in a trial's metrics means
+DIGITAL_PLATFORM = "cmos_45nm"  # `energy_nj_cmos_45nm`: it tells multiplications from additions
 
 
-def effective_operations(activity: np.ndarray, weights: np.ndarray) -> float:
-    """Return the effective synaptic operations per sample of activity (B, T, C) through weights (N, C).
+@dataclass
+class Workload:
+    """What inferences took, summed over samples; NeuroBench takes the means over them."""
 
-    NeuroBench's definition (effective accumulates for binary activity): an operation is a nonzero input meeting a
-    nonzero weight; biases do not count.
-    """
-    fan_out = np.count_nonzero(weights, axis=0)  # (C,)
-    events = np.count_nonzero(activity, axis=(0, 1))  # (C,)
-    return float(events @ fan_out / len(activity))
+    samples: int = 0
+    spikes: float = 0.0  # activations that are not 0
+    activations: float = 0.0  # all: one for each neuron and step
+    acs: float = 0.0  # accumulate operations: a nonzero binary input meets a nonzero weight; biases do not count
+    macs: float = 0.0  # multiply-accumulate operations: the same where the layer's input is not binary
+    dense: float = 0.0  # operations if nothing were 0
+    updates: float = 0.0  # membrane potentials that changed in a step; in the first step all count
+
+    def metrics(self) -> dict[str, float]:
+        """Return the means over the samples, by the names that a trial's metrics have."""
+        acs, macs = self.acs / self.samples, self.macs / self.samples
+        return {
+            "spikes_per_inference": self.spikes / self.samples,
+            "activation_sparsity": 1 - self.spikes / self.activations,
+            "synaptic_operations": acs + macs,  # effective ones
+            "effective_acs": acs,
+            "effective_macs": macs,
+            "dense_operations": self.dense / self.samples,
+            "membrane_updates": self.updates / self.samples,
+            "energy_nj": energy_nj(acs, macs),
+            f"energy_nj_{DIGITAL_PLATFORM}": energy_nj(acs, macs, DIGITAL_PLATFORM),
+        }
 
 
-def recurrent_net_operations(
+def recurrent_net_workload(
     inputs: np.ndarray, spikes: np.ndarray, w_in: np.ndarray, w_rec: np.ndarray, w_out: np.ndarray
-) -> float:
-    """Return effective operations per sample of inputs (B, T, C) and hidden spikes (B, T, N) through all weights.
+) -> Workload:
+    """Return what binary inputs (B, T, C) and hidden spikes (B, T, N) took, but for the membranes.
 
-    w_in (N, C), w_rec (N, N), w_out (K, N). The last step's spikes still reach the readout, but no neuron.
+    w_in (N, C), w_rec (N, N), w_out (K, N). The last step's spikes still reach the readout, but no neuron. The readout
+    puts out no spikes.
     """
-    return (
-        effective_operations(inputs, w_in)
-        + effective_operations(spikes[:, :-1], w_rec)
-        + effective_operations(spikes, w_out)
+    steps = inputs.shape[0] * inputs.shape[1]
+    return Workload(
+        samples=len(inputs),
+        spikes=float(spikes.sum(dtype=np.int64)),
+        activations=spikes.size,
+        acs=_operations(inputs, w_in) + _operations(spikes[:, :-1], w_rec) + _operations(spikes, w_out),
+        dense=steps * (w_in.size + w_rec.size + w_out.size),
     )
 
 
-def energy_nj(operations: float, platform: str = ENERGY_PLATFORM) -> float:
-    """Return an estimate of the energy of so many synaptic operations [nJ]. Raises ValueError for another platform."""
-    if platform not in PICOJOULES_PER_OPERATION:
-        raise ValueError(f"platform must be one of {', '.join(PICOJOULES_PER_OPERATION)}, not {platform!r}")
-    return operations * PICOJOULES_PER_OPERATION[platform] / 1000
+def add(parts: Iterable[Workload]) -> Workload:
+    """Return the sum of workloads."""
+    return Workload(*(sum(numbers) for numbers in zip(*(vars(part).values() for part in parts), strict=True)))
+
+
+def connection_sparsity(weights: Iterable[np.ndarray]) -> float:
+    """Return the part of the weights, biases left out, that is 0."""
+    counts = [(weight.size, np.count_nonzero(weight)) for weight in weights]
+    total, present = (sum(column) for column in zip(*counts, strict=True))
+    return float(1 - present / total)
+
+
+def footprint_bytes(tensors: Iterable, weights: Iterable, bits: int = 0) -> float:
+    """Return the memory of all parameters and buffers [bytes]; of them, `weights` take `bits` each unless that is 0."""
+    total = sum(tensor.nbytes for tensor in tensors)
+    return float(total - sum(weight.nbytes - weight.nbytes // weight.itemsize * bits / 8 for weight in weights if bits))
+
+
+def energy_nj(acs: float, macs: float = 0.0, platform: str = ENERGY_PLATFORM) -> float:
+    """Return an estimate of the energy of synaptic operations [nJ]. Raises ValueError for another platform."""
+    if platform not in PICOJOULES:
+        raise ValueError(f"platform must be one of {', '.join(PICOJOULES)}, not {platform!r}")
+    per_ac, per_mac = PICOJOULES[platform]
+    return (acs * per_ac + macs * per_mac) / 1000
+
+
+def _operations(activity: np.ndarray, weights: np.ndarray) -> float:
+    """Return how often nonzero activity (B, T, C) meets nonzero weights (N, C)."""
+    fan_out = np.count_nonzero(weights, axis=0)  # (C,)
+    events = np.count_nonzero(activity, axis=(0, 1))  # (C,)
+    return float(events @ fan_out)

@@ -7,6 +7,8 @@ from dataclasses import fields
 from numbers import Integral, Real
 from typing import NamedTuple
 
+MOST_BITS = 16  # of a quantised weight
+
 
 class Range(NamedTuple):
     """Values from `low` to `high`; `low` itself is excluded where `above` is set."""
@@ -40,6 +42,11 @@ def check(params: object, choices: dict[str, tuple[str, ...]], ranges: dict[str,
             kind, noun = (Integral, "an integer") if field.type == "int" else (Real, "a number")
             fits = isinstance(value, kind) and not isinstance(value, bool) and value in ranges[name]
             _require(fits, name, value, f"{noun} {ranges[name]}")
+
+
+def check_bits(name: str, bits: int) -> None:
+    """Raise ValueError for 1, with which a symmetric grid holds nothing but 0."""
+    _require(bits != 1, name, bits, f"0 (off) or an integer at least 2 and at most {MOST_BITS}")
 
 
 def _require(fits: bool, name: str, value: object, rule: str) -> None:

@@ -9,13 +9,14 @@ Letters in shapes: B samples, T steps, C input channels, N neurons, K classes.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 import snntorch as snn
 import torch
 from torch import nn
 
-from models.params import Range, check
+from models.params import MOST_BITS, Range, check, check_bits
 
 POSITIVE = Range(0, above=True)
 FRACTION = Range(0, 1)
@@ -47,6 +48,7 @@ class EpropParams:
     adapt_strength: float = 0.1  # rise of the threshold with each spike, in units of the weights
     tau_out: float = 30.0  # time constant of the readout [ms]
     bias: bool = False  # a bias for each hidden neuron
+    weight_bits: int = 0  # of each weight while training and after it, 2 to 16; 0 = floating point
     input_gain: float = 1.0  # initial input weights ~ N(0, input_gain^2 / C)
     recurrent_gain: float = 0.5  # initial recurrent weights ~ N(0, recurrent_gain^2 / N)
     # Learning rule
@@ -71,6 +73,7 @@ class EpropParams:
 
     def __post_init__(self) -> None:
         check(self, CHOICES, RANGES)
+        check_bits("weight_bits", self.weight_bits)
 
 
 CHOICES = {
@@ -97,6 +100,7 @@ RANGES = {
     "tau_adapt": POSITIVE,
     "adapt_strength": Range(0),
     "tau_out": POSITIVE,
+    "weight_bits": Range(0, MOST_BITS),
     "input_gain": Range(0),
     "recurrent_gain": Range(0),
     "feedback_decay": Range(0, 1),
@@ -185,6 +189,10 @@ class RSNN(nn.Module):
             weights = _normal(torch.empty(classes, params.neurons), gain_out, generator)  # (K, N)
             self.feedback = nn.Parameter(weights, requires_grad=params.feedback == "adaptive")
 
+    def weights(self) -> list[nn.Parameter]:
+        """Return the weights of an inference, biases left out: w_in (N, C), w_rec (N, N), w_out (K, N)."""
+        return [self.input.weight, self.hidden.recurrent.weight, self.readout.weight]
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the readout (B, T, K) for x (B, T, C) of zeros and ones, with surrogate gradients through time."""
         return self.simulate(x)[0]
@@ -194,10 +202,15 @@ class RSNN(nn.Module):
 
         Gradients flow as in snn.RLeaky: through every path but the delayed reset.
         """
+        spikes, distances = zip(*((spikes, distance) for spikes, distance, _ in self.steps(x)), strict=True)
+        spikes = torch.stack(spikes, 1)
+        return self._leak(self.readout(spikes)), spikes, torch.stack(distances, 1)
+
+    def steps(self, x: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """Yield for each step of x (B, T, C) the spikes, v - A as it fired, and v as the step ends; (B, N) each."""
         cell = self.hidden
-        potential = torch.zeros(len(x), self.params.neurons, dtype=self.readout.weight.dtype, device=x.device)  # (B, N)
+        potential = torch.zeros(len(x), self.params.neurons, dtype=self.readout.weight.dtype, device=x.device)
         spikes = held = raised = torch.zeros_like(potential)
-        all_spikes, distances = [], []
         for current in self.input(x.to(potential.dtype)).unbind(1):  # (B, N)
             potential = cell.beta * potential + current + cell.recurrent(spikes)
             potential = self._reset(potential, held)
@@ -207,10 +220,7 @@ class RSNN(nn.Module):
             if not cell.reset_delay:
                 potential = self._reset(potential, spikes - held)
             held = (potential > cell.threshold + raised).to(potential.dtype)  # what the next step resets; no gradient
-            all_spikes.append(spikes)
-            distances.append(distance)
-        spikes = torch.stack(all_spikes, 1)
-        return self._leak(self.readout(spikes)), spikes, torch.stack(distances, 1)
+            yield spikes, distance, potential
 
     def _reset(self, potential: torch.Tensor, amount: torch.Tensor) -> torch.Tensor:
         if self.params.reset == "zero":

@@ -14,6 +14,7 @@ import torch
 
 from models import eprop, metrics
 from models.encoders import IMAGE_STEP_MS, encode
+from models.quantise import quantised
 from models.rsnn import RSNN, EpropParams
 
 PROBE_SAMPLES = 100  # looked at before training: is the net alive?
@@ -104,7 +105,8 @@ def fit(net: RSNN, train: Encoded, validation: Encoded, report: Report, seed: in
     that it is raised. A net that is silent or saturated before training is evaluated as it stands.
     """
     params, best = net.params, Best()
-    status = condition(net, train.x[:PROBE_SAMPLES]).status
+    with quantised(net, params.weight_bits):
+        status = condition(net, train.x[:PROBE_SAMPLES]).status
     if status != "ok":
         _evaluate_epoch(net, validation, best, report, {"epoch": 0})
         return best, status
@@ -149,25 +151,33 @@ def condition(net: RSNN, x: np.ndarray) -> Condition:
 
 
 def costs(net: RSNN, samples: Encoded) -> dict[str, float | int]:
-    """Return what an inference costs, on average over the samples, and the number of the net's weights."""
-    spikes = operations = silent = 0.0
-    weights = [layer.weight.detach().cpu().numpy() for layer in (net.input, net.hidden.recurrent, net.readout)]
-    for x, y in _batches(samples, np.arange(len(samples.y)), EVALUATION_BATCH):
-        fired = eprop.run(net, x).spikes()  # (B, T, N)
-        totals = fired.sum((1, 2), dtype=np.int64)  # (B,)
-        spikes += float(totals.sum())
-        silent += float((totals < net.params.silent_spikes).sum())
-        operations += metrics.recurrent_net_operations(x, fired, *weights) * len(y)
-    spikes, operations = spikes / len(samples.y), operations / len(samples.y)
+    """Return what an inference costs, on average over the samples, and the size of the net."""
+    arrays, parts, silent = [weight.detach().cpu().numpy() for weight in net.weights()], [], 0
+    for x, _ in _batches(samples, np.arange(len(samples.y)), EVALUATION_BATCH):
+        trace = eprop.run(net, x)
+        fired = trace.spikes()  # (B, T, N)
+        silent += int((fired.sum((1, 2), dtype=np.int64) < net.params.silent_spikes).sum())
+        parts.append(metrics.recurrent_net_workload(x, fired, *arrays))
+        parts[-1].updates = membrane_updates(net, x, trace.outputs)
+    found = metrics.add(parts).metrics()
     seconds = samples.x.shape[1] * net.step_ms / 1000
-    return {
-        "spikes_per_inference": spikes,  # of hidden neurons
-        "rate_hz": spikes / (net.params.neurons * seconds),
-        "synaptic_operations": operations,
-        "energy_nj": metrics.energy_nj(operations),
+    return found | {
+        "rate_hz": found["spikes_per_inference"] / (net.params.neurons * seconds),
         "silent_fraction": silent / len(samples.y),
         "parameters": _size(net),
+        "connection_sparsity": metrics.connection_sparsity(arrays),
+        "footprint_bytes": metrics.footprint_bytes(_deployed(net), arrays, net.params.weight_bits),
     }
+
+
+@torch.no_grad()
+def membrane_updates(net: RSNN, x: np.ndarray, outputs: torch.Tensor) -> int:
+    """Count the potentials of hidden neurons and readout (B, T, K) that change from step to step, and all at first."""
+    before, updates = None, outputs[:, 0].numel() + int(torch.count_nonzero(outputs.diff(dim=1)))
+    for _, _, potential in net.steps(torch.as_tensor(x, device=outputs.device)):
+        changed = torch.ones_like(potential) if before is None else potential != before
+        updates, before = updates + int(torch.count_nonzero(changed)), potential
+    return updates
 
 
 def step_length(data) -> float:
@@ -182,11 +192,17 @@ def _size(net: RSNN) -> int:
     return total - net.params.neurons
 
 
+def _deployed(net: RSNN) -> list[torch.Tensor]:
+    """Return all parameters and buffers but the feedback weights, which only learning needs."""
+    return [value for name, value in net.state_dict().items() if name != "feedback"]
+
+
 def _train_epoch(net: RSNN, optimizer, train: Encoded, rng: np.random.Generator) -> tuple[dict, str]:
     """Train one epoch, or up to the batch where the net is silent or saturated; return measures and status."""
     state, losses, correct = Condition(net.params, len(train.y)), 0.0, 0
     for x, y in _batches(train, rng.permutation(len(train.y)), net.params.batch_size):
-        loss, trace = eprop.learn(net, x, y)
+        with quantised(net, net.params.weight_bits):
+            loss, trace = eprop.learn(net, x, y)
         optimizer.step()
         eprop.decay_feedback(net)
         losses += loss * len(y)
@@ -201,8 +217,9 @@ def _train_epoch(net: RSNN, optimizer, train: Encoded, rng: np.random.Generator)
 
 def _evaluate_epoch(net: RSNN, validation: Encoded, best: Best, report: Report, measures: dict) -> None:
     """Evaluate, keep the weights if they are the best, report what is finite."""
-    reached = accuracy(net, validation)
-    best.offer(net, reached, measures["epoch"])
+    with quantised(net, net.params.weight_bits):
+        reached = accuracy(net, validation)
+        best.offer(net, reached, measures["epoch"])
     measures = {"default": best.accuracy, "validation_accuracy": reached} | measures
     report({name: value for name, value in measures.items() if math.isfinite(value)})
 

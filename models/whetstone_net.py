@@ -113,6 +113,10 @@ class WhetstoneNet(nn.Module):
                 net.norms[index] = nn.Identity()
         return net
 
+    def weights(self) -> list[nn.Parameter]:
+        """Return the weights of each layer, biases left out."""
+        return [link.weight for link in self.links]
+
     def size(self) -> int:
         """Count weights and biases of the net as deployed, batch norms folded."""
         return sum(link.weight.numel() + link.bias.numel() for link in self.links)

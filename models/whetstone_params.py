@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from models.params import Range, check
+from models.params import MOST_BITS, Range, check, check_bits
 
 POSITIVE = Range(0, above=True)
 FRACTION = Range(0, 1)
@@ -32,6 +32,7 @@ class WhetstoneParams:
     conv1_features: int = 64  # number of filters
     conv2_features: int = 256  # the same
     conv3_features: int = 512  # the same
+    weight_bits: int = 0  # of each weight while training and after it, 2 to 16; 0 = floating point
     # Batch norm, after every layer of weights
     batch_norm: bool = False
     bn_momentum_conv: float = 0.95  # part of the running mean and variance that stays in an update, convolutions
@@ -70,6 +71,7 @@ class WhetstoneParams:
 
     def __post_init__(self) -> None:
         check(self, CHOICES, RANGES)
+        check_bits("weight_bits", self.weight_bits)
 
 
 CHOICES = {
@@ -89,6 +91,7 @@ RANGES = {
     "conv1_features": SIZE,
     "conv2_features": SIZE,
     "conv3_features": SIZE,
+    "weight_bits": Range(0, MOST_BITS),
     "bn_momentum_conv": FRACTION,
     "bn_momentum_dense": FRACTION,
     "bn_epsilon": POSITIVE,

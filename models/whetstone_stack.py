@@ -29,6 +29,7 @@ STACKABLE = {
     "optimizer": ("rmsprop", "adadelta"),
     "activation": ("brelu", "sigmoid"),
     "autocast": (False,),
+    "weight_bits": (0,),
 }
 
 

@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from models import metrics
+from models.quantise import quantised
 from models.sharpeners import make_sharpener
 from models.whetstone import check_width
+from models.whetstone_costs import costs
 from models.whetstone_net import WhetstoneNet, rebuild
 from models.whetstone_params import WhetstoneParams
 
@@ -64,8 +65,12 @@ class Best:
             self.accuracy, self.epoch, self.sharp, self.saved = accuracy, epoch, sharp, net.saved()
 
 
-def train(params: WhetstoneParams, splits, report: Report, device: str, seed: int) -> tuple[dict, str, dict]:
-    """Train a net on `splits.train` and return (metrics, status, model); status ok | silent | interrupted.
+def train(
+    params: WhetstoneParams, splits, report: Report, device: str, seed: int
+) -> tuple[dict, str, dict, np.ndarray]:
+    """Train a net on `splits.train` and return (metrics, status, model, predicted); status ok | silent | interrupted.
+
+    `predicted` are the classes of the test part (B,).
 
     `report` gets a dict after each epoch. A KeyboardInterrupt after the first evaluated epoch ends the training, and
     the best weights so far are evaluated. Raises ValueError for data that do not fit.
@@ -78,9 +83,9 @@ def train(params: WhetstoneParams, splits, report: Report, device: str, seed: in
         best, interrupted = fit(net, parts[0], parts[1], report, seed)
         net = rebuild(best.saved).to(device)
         try:
-            measures = measure(net, *parts)
+            measures, predicted = measure(net, *parts)
         except KeyboardInterrupt:
-            interrupted, measures = True, measure(net, *parts)
+            interrupted, (measures, predicted) = True, measure(net, *parts)
     status = "interrupted" if interrupted else "ok"
     if status == "ok" and measures["silent_fraction"] > params.silent_fraction:
         status = "silent"
@@ -93,7 +98,7 @@ def train(params: WhetstoneParams, splits, report: Report, device: str, seed: in
     if best.unsharpened is not None:
         found["accuracy_before_sharpening"] = best.unsharpened
     model = net.saved() | {"class_names": list(splits.train.class_names)}
-    return found | measures | {"seconds": time.perf_counter() - started}, status, model
+    return found | measures | {"seconds": time.perf_counter() - started}, status, model, predicted
 
 
 def check(params: WhetstoneParams, data) -> None:
@@ -113,7 +118,8 @@ def fit(net: WhetstoneNet, train: Images, validation: Images, report: Report, se
             loss, updates = train_epoch(net, optimizer, sharpener, train, rng, epoch, updates)
             net.sharpen(sharpener.at(epoch + 1.0))
             sharpener.end_epoch(loss)
-            _evaluate_epoch(net, validation, best, report, {"epoch": epoch + 1, "loss": loss})
+            with quantised(net, params.weight_bits):
+                _evaluate_epoch(net, validation, best, report, {"epoch": epoch + 1, "loss": loss})
             if not math.isfinite(loss) or (best.sharp and params.activation != "ste"):
                 break
     except KeyboardInterrupt:
@@ -136,10 +142,11 @@ def train_epoch(net, optimizer, sharpener, train: Images, rng, epoch: int, updat
         net.sharpen(sharpener.at(epoch + batch / batches))
         set_rate(optimizer, net.params, updates)
         optimizer.zero_grad()
-        with torch.autocast(kind, torch.bfloat16, enabled=net.params.autocast):
-            logits = net(net.pixels(x))
-        loss = nn.functional.cross_entropy(logits.float(), y)
-        loss.backward()
+        with quantised(net, net.params.weight_bits):
+            with torch.autocast(kind, torch.bfloat16, enabled=net.params.autocast):
+                logits = net(net.pixels(x))
+            loss = nn.functional.cross_entropy(logits.float(), y)
+            loss.backward()
         optimizer.step()
         losses += loss.detach() * len(y)
         updates += 1
@@ -209,13 +216,24 @@ def accuracy(net: WhetstoneNet, images: Images, sharp: bool = True) -> float:
 
 
 def _accuracy(net: WhetstoneNet, images: Images, sharp: bool) -> float:
-    correct = 0
-    for x, y in images.batches(EVALUATION_BATCH):
+    return float((_predictions(net, images, sharp) == images.y).sum()) / len(images.y)
+
+
+def _predictions(net: WhetstoneNet, images: Images, sharp: bool) -> torch.Tensor:
+    found = []
+    for x, _ in images.batches(EVALUATION_BATCH):
         activities = net.activities(net.pixels(x))
         if sharp:
             check_binary(activities)
-        correct += int((net.decoder(activities[-1]).argmax(1) == y).sum())
-    return correct / len(images.y)
+        found.append(net.decoder(activities[-1]).argmax(1))
+    return torch.cat(found)
+
+
+@torch.no_grad()
+def predictions(net: WhetstoneNet, images: Images) -> np.ndarray:
+    """Return the class (B,) that the net gives each image at sharpness 1. Raises RuntimeError as `accuracy`."""
+    with fully_sharpened(net):
+        return _predictions(net, images, True).cpu().numpy()
 
 
 def check_binary(activities: list[torch.Tensor]) -> None:
@@ -224,54 +242,13 @@ def check_binary(activities: list[torch.Tensor]) -> None:
         raise RuntimeError("a unit of a fully sharpened net put out a value that is neither 0 nor 1")
 
 
-def measure(net: WhetstoneNet, train: Images, validation: Images, test: Images) -> dict[str, float | int]:
-    """Return the chosen net's accuracies at sharpness 1 and, on the validation part, what an inference costs."""
+def measure(net: WhetstoneNet, train: Images, validation: Images, test: Images) -> tuple[dict, np.ndarray]:
+    """Return the chosen net's accuracies at sharpness 1 with, on the validation part, what an inference costs; and the
+    classes that it gives the test part (B,)."""
     net.sharpen(1.0)
-    found = {"train_accuracy": accuracy(net, train), "test_accuracy": accuracy(net, test)}
-    return found | costs(net, validation)
-
-
-@torch.no_grad()
-def costs(net: WhetstoneNet, images: Images) -> dict[str, float | int]:
-    """Return the means over the images, at sharpness 1 in evaluation mode.
-
-    A unit at 1 is a spike. `macs` are the operations of the first layer, whose input is analog; `synaptic_operations`
-    counts them and those of all other layers. A dead unit is never 1; a filter counts once for each position.
-    """
-    net.eval()
-    fired = [0.0] * len(net.names)  # (N,) once added to
-    operations, silent = np.zeros(len(net.names)), 0
-    for x, _ in images.batches(EVALUATION_BATCH):
-        quiet = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-        for layer, (inputs, activity) in enumerate(net.trace(net.pixels(x))):
-            operations[layer] += effective_operations(net.links[layer], inputs)
-            activity = activity.flatten(1)  # (B, N)
-            fired[layer] = fired[layer] + activity.sum(0, dtype=torch.float64)
-            if layer < len(net.names) - 1:
-                quiet |= ~activity.any(1)
-        silent += int(quiet.sum())
-    rates = [counts / len(images.y) for counts in fired]
-    operations /= len(images.y)
-    per_layer = {}
-    for name, rate in zip(net.names, rates, strict=True):
-        per_layer |= {f"rate_{name}": float(rate.mean()), f"dead_{name}": int((rate == 0).sum())}
-    return {
-        "spikes_per_inference": float(sum(rate.sum() for rate in rates)),
-        "synaptic_operations": float(operations.sum()),
-        "macs": float(operations[0]),
-        "energy_nj": metrics.energy_nj(float(operations.sum())),
-        "silent_fraction": silent / len(images.y),
-        "parameters": net.size(),
-        **per_layer,
-    }
-
-
-def effective_operations(link: nn.Module, inputs: torch.Tensor) -> float:
-    """Count nonzero inputs that meet nonzero weights, over all samples (NeuroBench's effective operations)."""
-    weights, active = (link.weight != 0).float(), (inputs != 0).float()
-    if isinstance(link, nn.Conv2d):
-        return float(nn.functional.conv2d(active, weights, padding="same").sum(dtype=torch.float64))
-    return float(active.sum(0, dtype=torch.float64) @ weights.sum(0, dtype=torch.float64))
+    predicted = predictions(net, test)
+    tested = float((predicted == test.y.cpu().numpy()).mean())
+    return {"train_accuracy": accuracy(net, train), "test_accuracy": tested} | costs(net, validation), predicted
 
 
 def _evaluate_epoch(net, validation: Images, best: Best, report: Report, measures: dict) -> None:

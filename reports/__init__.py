@@ -7,6 +7,7 @@ findings.py    what the pictures show, in sentences
 draw.py        the pictures; parallel.py: parallel coordinates
 page.py        the page that holds both
 final.py       configurations trained again: statistics, confusion matrix, selection bias
+cost.py        what the best net costs, its accuracy against bits
 sections.py    the sections of a search's page
 compare.py     several searches side by side
 """

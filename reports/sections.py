@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from reports import draw
+from reports.cost import bits, cost
 from reports.final import Final, final_sentences, read_finals
 from reports.findings import Findings, amount, causes, find
 from reports.importance import LEAST, RUNS, Importance, importances
@@ -41,6 +42,8 @@ def write_report(search: Search, step=lambda text: None) -> Path:
         importance(search, found, trouble),
         curves(search),
         front(search),
+        cost(search),
+        bits(search),
         ends(search),
         parameters(search),
         following(findings),

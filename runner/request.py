@@ -216,6 +216,8 @@ def check_headless(args: argparse.Namespace) -> None:
     needing = {"assessor": args.assessor != "none", "port": args.port, "keep": args.keep, "machines": args.machines}
     if flags := [f"--{name}" for name, given in needing.items() if given]:
         raise UserMistake(f"{flags[0]} needs NNI's manager, which --headless does without: leave one of them out")
+    if args.dask and args.tensorboard:
+        raise UserMistake("--tensorboard with --dask: the logs would stay with the workers; leave one of them out")
     if args.dask:
         from runner.dask_slots import check_cluster
 

@@ -16,11 +16,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from models.metrics import energy_nj
+from models.metrics import Workload
 from simulator.networks import build
 from simulator.params import StreamnetParams
-from simulator.run import Images, Record, run
+from simulator.run import Images, Record, layers, run
 from simulator.streamnet import StreamNet, check_fingerprint
+from simulator.synapses import OneToOne, Plastic
 
 PROBED = 20  # samples after which a hopeless net is found out
 SILENT, SATURATED = 0.004, 0.4  # spikes per neuron and step of a hidden layer, outside of which a net is hopeless
@@ -59,10 +60,7 @@ def train_streamnet(
         "test_accuracy": tested,
         "epochs": 1,
         "samples": learnt,
-        "spikes_per_inference": record.spikes / len(validation),
-        "synaptic_operations": record.operations / len(validation),
-        "energy_nj": energy_nj(record.operations / len(validation)),
-        "parameters": net.elements["o"].synapses[0].weights.size,
+        **costs(net, params, record),
         "seconds": time.perf_counter() - started,
     }
     predicted = test_record.counts.argmax(axis=1) if params.task == "supervised" else None
@@ -129,6 +127,27 @@ def similarity(net, params, images, labels, seed) -> tuple[float, Record]:
     x = images if record.kenyon is None else record.kenyon
     projected = record.counts @ net.elements["o"].synapses[0].weights  # (B, E)
     return 1 - float(np.linalg.norm(_unit(x) - _unit(projected), axis=1).mean()) if len(images) else 0.0, record
+
+
+def costs(net: StreamNet, params: StreamnetParams, record: Record) -> dict[str, float | int]:
+    """Return what an inference of a run cost, and the size of the net, by the names of `models.metrics`.
+
+    Missing: membrane updates, which the compiled kernels do not count. A plastic synapse operates also at weight 0.
+    """
+    found, neurons = layers(net), sum(layer.neuron.n for layer in layers(net))
+    synapses = [synapse for layer in found for synapse in layer.synapses]
+    sizes = [s.n_pre if isinstance(s, OneToOne) else s.n_pre * s.n_post for s in synapses]
+    present = [np.count_nonzero(s.weights) if isinstance(s, Plastic) else s.fan_out.sum() for s in synapses]
+    shown = len(record.counts)
+    work = Workload(shown, record.spikes, shown * params.steps * neurons, record.operations)
+    work.dense = shown * params.steps * sum(sizes)
+    measures = work.metrics()
+    del measures["membrane_updates"]
+    return measures | {
+        "parameters": net.elements["o"].synapses[0].weights.size,
+        "connection_sparsity": float(1 - sum(present) / sum(sizes)),
+        "footprint_bytes": float(sum(array.nbytes for array in [*net.state().values(), *net.fixed().values()])),
+    }
 
 
 def model_of(net: StreamNet, seed: int, n_inputs: int, n_classes: int) -> dict[str, np.ndarray]:

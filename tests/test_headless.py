@@ -195,6 +195,7 @@ def test_resume_says_what_cannot_be(tmp_path):
         (["--headless", "--assessor", "medianstop"], "--assessor needs NNI's manager"),
         (["--headless", "--keep"], "--keep needs NNI's manager"),
         (["--dask", "tcp://127.0.0.1:1"], "--dask needs --headless"),
+        (["--headless", "--dask", "tcp://127.0.0.1:1", "--tensorboard"], "--tensorboard with --dask"),
         (["--headless", "--dask", "tcp://127.0.0.1:1"], "--dask"),  # no scheduler, or no distributed
     ],
 )
@@ -221,8 +222,10 @@ def test_trials_are_those_of_nni(repository):
         },
     )
     flags = ["--trials", "2", "--concurrency", "1"]
-    without = start(repository, "without", *flags, task="eprop_digits_tiny")
+    without = start(repository, "without", *flags, "--tensorboard", task="eprop_digits_tiny")
     assert without.wait(timeout=250) == 0
+    trials = repository / "experiments" / "without" / "environments" / "headless" / "trials"
+    assert sorted(log.parent.parent.name for log in trials.glob("*/tensorboard/events*")) == ["t00000", "t00001"]
     words = [sys.executable, "nni_main.py", "eprop_digits_tiny", "--no-check", "--no-report", "--id", "with", *flags]
     done = subprocess.run(words, cwd=repository, capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stdout + done.stderr

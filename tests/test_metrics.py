@@ -1,8 +1,11 @@
-"""Synaptic operations and energy against counts by hand."""
+"""Costs of nets against counts by hand and against NeuroBench's own figures."""
+
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 
+from benchmarks import neurobench_costs
 from models import metrics, training
 from models.rsnn import RSNN, EpropParams
 
@@ -15,14 +18,18 @@ def test_operations_of_a_small_net_by_hand():
     w_rec = np.array([[0.0, 2.0], [3.0, 0.0]])
     # inputs: 2 events of input 0 * 2 + 2 events of input 1 * 1 = 6; recurrent: 1 spike before the last step * 1;
     # readout: 4 spikes * 3 = 12
-    assert metrics.recurrent_net_operations(inputs, spikes, w_in, w_rec, np.ones((3, 2))) == (6 + 1 + 12) / 2
+    found = metrics.recurrent_net_workload(inputs, spikes, w_in, w_rec, np.ones((3, 2))).metrics()
+    assert found["synaptic_operations"] == found["effective_acs"] == (6 + 1 + 12) / 2 and found["effective_macs"] == 0
+    assert found["dense_operations"] == 3 * (2 * 2 + 2 * 2 + 2 * 3)  # each step, absent weights too
+    assert found["spikes_per_inference"] == 4 / 2 and found["activation_sparsity"] == 1 - 4 / 12
+    assert metrics.connection_sparsity([w_in, w_rec]) == (1 + 2) / 8
 
 
 def test_energy_is_operations_times_the_platforms_picojoules():
     assert metrics.energy_nj(1000) == pytest.approx(23.6)  # Loihi
-    assert metrics.energy_nj(2000, "cmos_45nm") == pytest.approx(1.8)
+    assert metrics.energy_nj(2000, 100, "cmos_45nm") == pytest.approx(1.8 + 0.46)
     with pytest.raises(ValueError, match="platform must be one of loihi, .*, not 'abacus'"):
-        metrics.energy_nj(1, "abacus")
+        metrics.energy_nj(1, platform="abacus")
 
 
 def test_costs_of_a_net_by_hand():
@@ -38,7 +45,67 @@ def test_costs_of_a_net_by_hand():
         "spikes_per_inference": 20,
         "rate_hz": 200,  # once per 5 ms
         "synaptic_operations": 10 * 2 + 0 + 20 * 3,  # absent recurrent weights cost nothing
+        "effective_acs": 80,
+        "effective_macs": 0,
+        "dense_operations": 10 * (2 + 4 + 6),
+        "activation_sparsity": 0,  # all fire
+        "connection_sparsity": pytest.approx(4 / 12),  # the recurrent weights are all 0
+        # the hidden potentials are 0 after each step, the readout's change; the first step counts for all five
+        "membrane_updates": 5 + 9 * 3,
         "energy_nj": pytest.approx(80 * 23.6 / 1000),
+        "energy_nj_cmos_45nm": pytest.approx(80 * 0.9 / 1000),
+        "footprint_bytes": 4 * 31 + 2 * 8,  # numbers of 32 bits, snnTorch's two marks of the reset have 64
         "silent_fraction": 0,
         "parameters": 2 + 2 + (6 + 3),  # the diagonal of the recurrent weights is not there
     }
+
+
+# What NeuroBench 2.3.0 prints for the nets of `python -m benchmarks.neurobench_costs`
+NEUROBENCH = {
+    "recurrent": {
+        "ParameterCount": 267,
+        "Footprint": 1204,
+        "ConnectionSparsity": 0.2698,
+        "SynapticOperations": {"Effective_MACs": 0.0, "Effective_ACs": 1068.375, "Dense": 5040.0},
+        "MembraneUpdates": 249.25,
+        "spikes": [632, 0],
+        "ActivationSparsity": 0.7366666666666667,
+    },
+    "whetstone": {
+        "ParameterCount": 675,
+        "Footprint": 2884,
+        "ConnectionSparsity": 0.2302,
+        "SynapticOperations": {"Effective_MACs": 735.0, "Effective_ACs": 1913.375, "Dense": 4260.0},
+        "MembraneUpdates": 0.0,
+        "spikes": [756, 474, 120, 32, 56],
+        "ActivationSparsity": 0.3927364864864865,
+    },
+}
+
+
+@pytest.mark.parametrize("kind", NEUROBENCH)
+def test_costs_are_neurobenchs(kind):
+    found, golden = neurobench_costs.ours()[kind], NEUROBENCH[kind]
+    if find_spec("neurobench"):
+        assert neurobench_costs.theirs()[kind] == golden
+    names = {"Effective_MACs": "effective_macs", "Effective_ACs": "effective_acs", "Dense": "dense_operations"}
+    for theirs, ours in names.items():
+        assert found[ours] == golden["SynapticOperations"][theirs]
+    assert found["connection_sparsity"] == pytest.approx(golden["ConnectionSparsity"], abs=5e-5)  # theirs is rounded
+    assert found["spikes_per_inference"] == sum(golden["spikes"]) / 8
+    if kind == "recurrent":
+        assert found["membrane_updates"] == golden["MembraneUpdates"]
+        # theirs counts the readout as 3 neurons that never fire
+        assert 12 * (1 - found["activation_sparsity"]) == pytest.approx(15 * (1 - golden["ActivationSparsity"]))
+        assert found["parameters"] == golden["ParameterCount"] - 12 - 12  # no self-connections, no biases that are 0
+        assert found["footprint_bytes"] == golden["Footprint"] + 2 * 12 * 4  # two constants of the adaptation
+    else:
+        assert found["membrane_updates"] == 3 * 64 + 4 * 16 + 5 * 4 + 8 + 12  # each unit is computed once
+        assert found["activation_sparsity"] == pytest.approx(golden["ActivationSparsity"])
+        assert found["parameters"] == golden["ParameterCount"] and found["footprint_bytes"] == golden["Footprint"]
+
+
+def test_weights_of_few_bits_take_less_memory():
+    weights, other = np.zeros((2, 8), np.float32), np.zeros(3, np.float32)
+    assert metrics.footprint_bytes([weights, other], [weights]) == 64 + 12
+    assert metrics.footprint_bytes([weights, other], [weights], bits=4) == 8 + 12

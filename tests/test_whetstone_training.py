@@ -11,6 +11,7 @@ from torch import nn
 import train_hpo
 from loaders import Data
 from models import whetstone_training as training
+from models.whetstone_costs import effective_operations
 from models.whetstone_net import WhetstoneNet, rebuild
 from models.whetstone_params import WhetstoneParams
 from setup_hpo import Splits, load_splits
@@ -211,9 +212,9 @@ def test_effective_operations_by_hand():
     dense = nn.Linear(3, 2)
     with torch.no_grad():
         dense.weight.copy_(torch.tensor([[1.0, 0, 2], [3, 4, 5]]))  # columns with 2, 1 and 2 weights
-    assert training.effective_operations(dense, torch.tensor([[1.0, 1, 0], [0.0, 0.5, 1]])) == (2 + 1) + (1 + 2)
+    assert effective_operations(dense, torch.tensor([[1.0, 1, 0], [0.0, 0.5, 1]])) == (2 + 1) + (1 + 2)
     conv = nn.Conv2d(1, 2, 3, padding="same")
     corner, middle = torch.zeros(1, 1, 5, 5), torch.zeros(1, 1, 5, 5)
     corner[0, 0, 0, 0] = middle[0, 0, 2, 2] = 1
     # a pixel in the middle meets all 9 weights of both filters, one in the corner 4 of each
-    assert training.effective_operations(conv, middle) == 18 and training.effective_operations(conv, corner) == 8
+    assert effective_operations(conv, middle) == 18 and effective_operations(conv, corner) == 8

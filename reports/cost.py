@@ -1,0 +1,84 @@
+"""What the best net costs to run, estimates of its energy, and its accuracy with weights of fewer bits."""
+
+from __future__ import annotations
+
+import json
+
+from models.metrics import PICOJOULES, SOURCES, energy_nj
+from reports.draw import BLUE, GREY, ORANGE, new_figure
+from reports.page import Picture, Section
+from reports.read import Search, read_json
+
+BITS = "bits.json"  # in the experiment's folder: what --bits found
+LABELS = {
+    "parameters": "parameters",
+    "footprint_bytes": "memory [bytes]",
+    "connection_sparsity": "weights that are 0 (part)",
+    "activation_sparsity": "activations that are 0 (part)",
+    "spikes_per_inference": "spikes per inference",
+    "synaptic_operations": "synaptic operations per inference",
+    "effective_acs": "of these, accumulate",
+    "effective_macs": "of these, multiply and accumulate",
+    "dense_operations": "operations per inference, were nothing 0",
+    "membrane_updates": "membrane updates per inference",
+}
+
+
+def cost(search: Search) -> Section:
+    """The cost of the best trial's net, and its energy on each platform."""
+    result = search.ranking[0]["result"] if search.ranking else {}
+    rows = [[label, result[name]] for name, label in LABELS.items() if name in result]
+    if len(rows) < 2:
+        return Section("")
+    head = [["", f"trial {search.ranking[0]['trial']}"]]
+    said = ["By NeuroBench's definitions, means over the validation part."]
+    if "effective_acs" in result:
+        acs, macs = result["effective_acs"], result.get("effective_macs", 0.0)
+        rows += [[f"energy, estimate for {name} [nJ]", energy_nj(acs, macs, name)] for name in PICOJOULES]
+        said.append(
+            "Energies are estimates, operations times a published figure, not measurements. What counts as an "
+            f"operation differs between platforms: compare nets on one platform, not platforms. Sources: {SOURCES}."
+        )
+    return Section("What the best net costs", said, table=head + rows, wide=False)
+
+
+def bits(search: Search) -> Section:
+    """Accuracy against bits, where --bits was asked for and the best net is still that one."""
+    found = read_json(search.folder / BITS)
+    if not found or found.get("sha256") != read_json(search.folder / "best.json").get("sha256"):
+        return Section("")
+    rows = [["bits", "validation", "test", "integer: val.", "test", "bytes"]]
+    for row in found["rows"]:
+        names = ("validation_accuracy", "test_accuracy", "integer_validation_accuracy", "integer_test_accuracy")
+        rows.append([row["bits"] or "as trained", *(row.get(name, "") for name in (*names, "footprint_bytes"))])
+    said = [
+        f"Trial {found['trial']}'s net, its weights rounded to so many bits without further training; integer: its "
+        "thresholds, biases and decays too. Choose the bits by validation. With weight_bits as a hyperparameter a net "
+        "learns with them.",
+    ]
+    picture = Picture("bits", "Accuracy against bits", lambda: bits_curve(found["rows"]), "Dotted: as trained.")
+    return Section("Fewer bits", said, [picture], rows, wide=False)
+
+
+def bits_curve(rows: list[dict]):
+    """Test accuracy over the bits of a weight, both ways of rounding; validation in grey."""
+    figure, axes = new_figure(3.2)
+    whole, *rounded = rows
+    rounded = sorted(rounded, key=lambda row: row["bits"])
+    for name, label, color in (
+        ("validation_accuracy", "validation", GREY),
+        ("test_accuracy", "test, weights", BLUE),
+        ("integer_test_accuracy", "test, all integers", ORANGE),
+    ):
+        axes.plot(
+            [row["bits"] for row in rounded], [row[name] for row in rounded], "o-", ms=4, color=color, label=label
+        )
+    axes.axhline(whole["test_accuracy"], color=BLUE, linestyle=":")
+    axes.set(xlabel="bits of a weight", ylabel="accuracy", xticks=[row["bits"] for row in rounded])
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8)
+    return figure
+
+
+def bits_text(trial: str, sha256: str, rows: list[dict]) -> str:
+    """The content of bits.json."""
+    return json.dumps({"trial": trial, "sha256": sha256, "rows": rows}, indent=1) + "\n"

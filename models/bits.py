@@ -63,11 +63,14 @@ def snap_integer(net: RSNN | WhetstoneNet, bits: int) -> RSNN | WhetstoneNet:
 
 
 def _snap_units(net: WhetstoneNet, bits: int) -> WhetstoneNet:
-    """A unit compares its sum with threshold - bias, so that is what must be a multiple."""
+    """A unit compares its sum with threshold - bias, so that is what must be a multiple.
+
+    It is kept half a step lower: no whole sum lies there, so that the rounding of floats decides nothing.
+    """
     threshold = THRESHOLD[net.params.activation]
     for layer, link in enumerate(net.links):
         step = _snap_together([link.weight], bits) * (1 if layer else PIXEL_STEP)
-        link.bias.copy_(threshold - on_grid(threshold - link.bias, step))
+        link.bias.copy_(threshold - on_grid(threshold - link.bias, step) + step / 2)
     return net
 
 

@@ -201,8 +201,6 @@ def prepare(args: argparse.Namespace, given: dict, complete: bool, load_splits: 
         params_class = train_hpo.params_class(objective_name)
         objective = train_hpo.OBJECTIVES[objective_name]
         space = load_space(args.task)
-        if args.check:
-            check_space(space, params_class)
         given = flatten(given)
         parameters = given if complete else default_parameters(space, params_class, given) | given
         params = make_params(params_class, parameters)
@@ -210,6 +208,8 @@ def prepare(args: argparse.Namespace, given: dict, complete: bool, load_splits: 
         splits = load_splits(dataset, args.data_dir, args.test_seed, args.split_seed, args.tonic)
         if (kind := train_hpo.kind_of(splits.train)) not in objective.kinds:
             raise ValueError(f"{objective_name} takes {' or '.join(objective.kinds)}, but {dataset} has {kind}")
+        if args.check:
+            check_space(space, params_class, lambda params: objective.check(params, splits.train))
         objective.check(params, splits.train)
         return Job(parameters, params, objective.train, splits, setup_hpo.pick_device(args.device))
     except MissingData as missing:

@@ -23,6 +23,7 @@ import numpy as np
 
 from benchmarks import add_arguments, finish
 from benchmarks.whetstone_grid import FILE, make_table, points, read_table, write_table
+from runner.flags import OneLineParser, count
 
 PAPERS_BUDGET = 15  # evaluations after which the paper's search had found the optimum of its 256
 REPEATS, BUDGET, QUICK_REPEATS, QUICK_BUDGET = 20, 40, 3, 15
@@ -56,6 +57,12 @@ def main() -> int:
         print(f"benchmarks.grid_vs_bayes: {FILE} is not there; make it with --make-table", file=sys.stderr)
         return 2
     logging.disable(logging.INFO)  # NNI's tuners say every step
+    if args.plots:
+        try:
+            args.plots.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            print(f"benchmarks.grid_vs_bayes: {error}", file=sys.stderr)
+            return 2
     truth = Truth(read_table())
     runs = {name: run_all(make, truth, args.repeats, args.budget) for name, make in tuners_on_offer().items()}
     rows = grid_rows(truth) + [row for name, chosen in runs.items() for row in tuner_rows(name, chosen, truth)]
@@ -70,11 +77,11 @@ def main() -> int:
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = OneLineParser(description=__doc__.splitlines()[0])
     add_arguments(parser)
     parser.add_argument("--make-table", action="store_true", help="train the whole grid first (minutes)")
-    parser.add_argument("--repeats", type=int, help=f"searches of each tuner (default {REPEATS})")
-    parser.add_argument("--budget", type=int, help=f"evaluations of each search (default {BUDGET})")
+    parser.add_argument("--repeats", type=count(1), help=f"searches of each tuner (default {REPEATS})")
+    parser.add_argument("--budget", type=count(1), help=f"evaluations of each search (default {BUDGET})")
     parser.add_argument("--plots", type=Path, metavar="FOLDER", help="also draw the figures there")
     args = parser.parse_args(arguments)
     args.repeats = args.repeats or (QUICK_REPEATS if args.quick else REPEATS)

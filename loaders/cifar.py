@@ -8,6 +8,7 @@ one byte (CIFAR-100: the coarse label, then the fine one, which is taken), then 
 
 from __future__ import annotations
 
+import os
 import tarfile
 from pathlib import Path
 
@@ -43,7 +44,9 @@ def load_cifar100(data_dir: Path | None) -> Data:
 
 
 def unpack(name: str, archive: Path, folder: Path) -> None:
-    """Write the files of `name` that `folder` lacks, those alone, from the archive. Raises ValueError for a broken one.
+    """Write the files of `name` that `folder` lacks or has in another size from the archive.
+
+    Raises ValueError for a broken one.
 
     Only regular members with exactly the expected names are read; where an archive wants things put plays no part.
     """
@@ -51,14 +54,15 @@ def unpack(name: str, archive: Path, folder: Path) -> None:
     try:
         with tarfile.open(archive) as members:
             for file in (*training, test, names):
-                target = folder / file
-                if target.exists():
+                target, member = folder / file, members.getmember(file)
+                if target.is_file() and target.stat().st_size == member.size:
                     continue
-                member = members.getmember(file)
                 if not member.isfile() or member.size > MOST_BYTES:
                     raise ValueError(f"{archive}: {file} is not a file of at most {MOST_BYTES:,} bytes")
                 target.parent.mkdir(exist_ok=True)
-                target.write_bytes(members.extractfile(member).read())
+                partial = target.with_name(f".{target.name}.part")
+                partial.write_bytes(members.extractfile(member).read())
+                os.replace(partial, target)
                 print(f"{target}: {member.size:,} bytes")
     except (KeyError, tarfile.TarError, EOFError) as error:
         raise ValueError(f"{archive} is not CIFAR's archive: {error}") from None
@@ -74,6 +78,8 @@ def _load(name: str, data_dir: Path | None) -> Data:
     except FileNotFoundError as error:
         path = Path(error.filename).relative_to(folder)
         raise MissingData(f"{path} is not in {folder}; fetch it with: {_command(name)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise MissingData(f"{folder}: {error}; fetch it with: {_command(name)}") from None
     return Data(*train, class_names, test=Data(*published, class_names))
 
 

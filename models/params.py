@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import fields
 from numbers import Integral, Real
 from typing import NamedTuple
@@ -18,7 +19,9 @@ class Range(NamedTuple):
     above: bool = False
 
     def __contains__(self, value: float) -> bool:
-        return math.isfinite(value) and (self.low < value if self.above else self.low <= value) and value <= self.high
+        if not abs(value) <= sys.float_info.max:  # nan as well; an integer may be larger than any float
+            return False
+        return (self.low < value if self.above else self.low <= value) and value <= self.high
 
     def __str__(self) -> str:
         upper = "" if math.isinf(self.high) else f" and at most {self.high:g}"

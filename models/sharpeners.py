@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from models.whetstone_params import WhetstoneParams
 
+LEAST_LOSS = 1e-12  # a reference of 0 has no relative change
 ADAPTIVE_EPOCHS = 200  # at most, where `epochs` does not say
 
 
@@ -94,7 +95,7 @@ class Adaptive:
     def end_epoch(self, loss: float) -> None:
         """Judge the training loss of the epoch that ended."""
         self.ended, self.waits = self.ended + 1, False
-        change = (loss - self.reference) / self.reference
+        change = (loss - self.reference) / max(self.reference, LEAST_LOSS)
         if self.ended < self.params.sh_start:
             self.reference = loss
             return

@@ -107,7 +107,7 @@ RANGES = {
     "sh_patience": Range(0),
     "sh_increase": POSITIVE,
     "sh_decrease": POSITIVE,
-    "lr": POSITIVE,
+    "lr": Range(0, 1e30, above=True),  # torch multiplies it as a float32
     "rho": FRACTION,
     "epsilon": POSITIVE,
     "decay": Range(0),

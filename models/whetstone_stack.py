@@ -21,7 +21,7 @@ from models.whetstone_net import WhetstoneNet
 from models.whetstone_params import WhetstoneParams
 from models.whetstone_training import Images, check, check_binary
 
-FREE = ("lr", "rho", "epsilon", "decay", "sh_start", "sh_duration", "sh_intermission", "sh_steps", "epochs")  # per net
+FREE = ("lr", "rho", "epsilon", "decay", "sh_start", "sh_duration", "sh_intermission", "sh_steps")  # per net
 STACKABLE = {
     "network": ("dense",),
     "noise_location": ("none",),
@@ -30,6 +30,7 @@ STACKABLE = {
     "activation": ("brelu", "sigmoid"),
     "autocast": (False,),
     "weight_bits": (0,),
+    "epochs": (0,),  # to the end of the sharpening
 }
 
 
@@ -128,7 +129,7 @@ def train_stack(configurations: list[WhetstoneParams], seeds: list[int], splits)
     stack, pixels = Stack(nets), nets[0].pixels
     optimizer = Optimizer([weight for weight in stack.weights.values() if weight.requires_grad], configurations)
     sharpeners = [make_sharpener(params, stack.depth) for params in configurations]
-    ends = [params.epochs or sharpener.epochs for params, sharpener in zip(configurations, sharpeners, strict=True)]
+    ends = [sharpener.epochs for sharpener in sharpeners]
     rngs = [np.random.default_rng(seed) for seed in seeds]
     train_pixels, results, update = pixels(train.x), [(math.nan, math.nan)] * len(nets), 0
     for epoch in range(max(ends)):

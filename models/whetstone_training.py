@@ -23,7 +23,7 @@ from models.whetstone_costs import costs
 from models.whetstone_net import WhetstoneNet, rebuild
 from models.whetstone_params import WhetstoneParams
 
-EVALUATION_BATCH = 1000
+EVALUATION_BATCH = 250  # all layers' activity of a batch is kept: 1.1 GB in the largest net of the search spaces
 
 Report = Callable[[dict], None]
 
@@ -104,6 +104,8 @@ def train(
 def check(params: WhetstoneParams, data) -> None:
     """Raise ValueError where the parameters do not fit the data (a loaders.Data)."""
     check_width(len(data.class_names), params.width)
+    if params.batch_norm and len(data.y) == 1:
+        raise ValueError("batch_norm needs at least two training samples: one has no variance")
 
 
 def fit(net: WhetstoneNet, train: Images, validation: Images, report: Report, seed: int) -> tuple[Best, bool]:
@@ -144,8 +146,8 @@ def train_epoch(net, optimizer, sharpener, train: Images, rng, epoch: int, updat
         optimizer.zero_grad()
         with quantised(net, net.params.weight_bits):
             with torch.autocast(kind, torch.bfloat16, enabled=net.params.autocast):
-                logits = net(net.pixels(x))
-            loss = nn.functional.cross_entropy(logits.float(), y)
+                activity = net.activities(net.pixels(x))[-1]
+            loss = nn.functional.cross_entropy(net.decoder(activity.float()), y)
             loss.backward()
         optimizer.step()
         losses += loss.detach() * len(y)

@@ -11,7 +11,7 @@ import difflib
 import json
 import math
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
@@ -90,8 +90,10 @@ def default_parameters(space: dict, params_class: type, given: dict | None = Non
     return chosen
 
 
-def check_space(space: dict, params_class: type) -> None:
+def check_space(space: dict, params_class: type, fits: Callable[[object], None] = lambda params: None) -> None:
     """Compare a search space with Params: names, types, and the values at the ends of each range.
+
+    `fits` may refuse Params as well, by a ValueError.
 
     Raises ValueError that names the parameter, what is wrong and the choices.
     """
@@ -104,20 +106,20 @@ def check_space(space: dict, params_class: type) -> None:
                 raise ValueError(f"{name} is an integer: use choice or randint, not {spec['_type']} (it yields floats)")
             if name in RESERVED:
                 raise ValueError(f"a parameter must not be called {name}: results.csv has a column of that name")
-    _check_corners(space, space, {}, params_class)
+    _check_corners(space, space, {}, params_class, fits)
 
 
-def _check_corners(level: dict, space: dict, chosen: dict, params_class: type) -> None:
+def _check_corners(level: dict, space: dict, chosen: dict, params_class: type, fits: Callable) -> None:
     """Make Params at the ends of each range of `level`, with the options `chosen` that lead to it in `space`."""
     for name, spec in level.items():
         for value in _corners(spec):
             given = chosen | flatten({name: value})
             try:
-                params_class(**(default_parameters(space, params_class, given) | given))
+                fits(params_class(**(default_parameters(space, params_class, given) | given)))
             except (TypeError, ValueError) as error:
                 raise ValueError(f"{name} = {_shown(value)} is within the search space, but {error}") from None
         for option in spec["_value"] if is_nested(spec) else ():
-            _check_corners(_inner(option), space, chosen | {name: option["_name"]}, params_class)
+            _check_corners(_inner(option), space, chosen | {name: option["_name"]}, params_class, fits)
 
 
 def _inner(option: dict) -> dict:

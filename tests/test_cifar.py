@@ -116,3 +116,21 @@ def test_fashion_lies_in_its_own_folder(tmp_path):
     (tmp_path / "fashion" / "t10k-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(MissingData, match="t10k-labels-idx1-ubyte.gz is not in .*fashion; .*--download fashion"):
         images.load_fashion(tmp_path)
+
+
+def test_a_file_that_was_cut_off_is_written_anew(tmp_path, monkeypatch):
+    folder = serve(monkeypatch, tmp_path, "cifar100", contents("cifar100"))
+    assert images.main(["--download", "cifar100", str(folder)]) == 0
+    cut = next(folder.rglob("train.bin"))
+    whole = cut.read_bytes()
+    cut.write_bytes(whole[: len(whole) // 2])
+    assert images.main(["--download", "cifar100", str(folder)]) == 0
+    assert cut.read_bytes() == whole
+
+
+def test_names_that_are_no_text_are_one_line(tmp_path, monkeypatch):
+    folder = serve(monkeypatch, tmp_path, "cifar100", contents("cifar100"))
+    assert images.main(["--download", "cifar100", str(folder)]) == 0
+    next(folder.rglob("fine_label_names.txt")).write_bytes(b"\xff\xfe\xff")
+    with pytest.raises(MissingData, match="--download cifar100"):
+        cifar.load_cifar100(folder)

@@ -136,3 +136,20 @@ def test_unknown_task_names_the_nearest_and_all():
 def test_unknown_parameter_is_refused():
     with pytest.raises(ValueError, match="unknown parameter 'lrr'"):
         make_params(Params, {"lrr": 1})
+
+
+def test_the_data_may_refuse_an_end_of_a_range():
+    from models.whetstone import check_width
+    from models.whetstone_params import WhetstoneParams
+
+    space = {"width": {"_type": "choice", "_value": [5, 100]}}
+    with pytest.raises(ValueError, match="width = 5 is within the search space, but width must be at least the number"):
+        check_space(space, WhetstoneParams, lambda params: check_width(10, params.width))
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**400), float("nan"), float("inf")])
+def test_numbers_that_no_float_holds_are_refused(value):
+    from models.whetstone_params import WhetstoneParams
+
+    with pytest.raises(ValueError, match="lr must be a number above 0 and at most 1e\\+30"):
+        WhetstoneParams(lr=value)

@@ -107,3 +107,7 @@ def test_sharpeners_by_name(name, kind):
 def test_bad_parameters_are_named(changes, message):
     with pytest.raises(ValueError, match=message):
         WhetstoneParams(**changes)
+
+
+def test_adaptive_bears_a_loss_of_zero():
+    assert levels_after(adaptive(1), [0.0] * 4)[3] == [0.4]

@@ -26,7 +26,7 @@ import psutil
 
 PRELOAD = Path(__file__).with_name("preload.js")
 NNI_VERSION = "3.0"
-MARK = "HPO_MANAGED_BY"  # environment variable of manager, tuner and trials: "<our pid> <our start> <experiment id>"
+MARK = "HPO_MANAGED_BY"  # environment variable of manager, tuner and trials: "<our pid> <our start> <folder>"
 START_SECONDS = 60.0  # for the manager to answer; NNI's launcher gives it 3, too few on a busy machine
 STOP_SECONDS = 20.0  # NNI's manager itself needs about 2 to 6 s, 5 of them where a trial ignores SIGINT
 OWN_START = psutil.Process().create_time()  # once: it moves when the clock is set
@@ -104,17 +104,17 @@ class PortTaken(RuntimeError):
     """Another program, or another search that is about to start, has the port."""
 
 
-def leftover_managers(experiments: Path) -> list[tuple[int, str, int]]:
-    """Return (pid, experiment id, port) of each manager in folder `experiments` whose starting process is gone."""
-    leftovers = []
+def end_leftovers(experiments: Path) -> list[str]:
+    """Kill what runs of experiments in folder `experiments` whose starting process is gone; return their ids."""
+    ended = set()
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError, ValueError):
-            flags = _manager_flags(process.cmdline())
-            ours = flags and Path(flags["--experiments-directory"]).resolve() == experiments.resolve()
-            mark = process.environ().get(MARK) if ours else None
-            if mark and not _is_alive(mark):
-                leftovers.append((process.pid, flags["--experiment-id"], int(flags["--port"])))
-    return leftovers
+            mark = process.environ().get(MARK)
+            folder = Path(mark.split(maxsplit=2)[2]) if mark else None
+            if folder and folder.parent == experiments.resolve() and not _is_alive(mark):
+                process.kill()
+                ended.add(folder.name)
+    return sorted(ended)
 
 
 def _manager_flags(words: list[str]) -> dict[str, str]:
@@ -124,7 +124,8 @@ def _manager_flags(words: list[str]) -> dict[str, str]:
 
 
 def _mark(experiment) -> str:
-    return f"{os.getpid()} {OWN_START:.0f} {experiment.id}"
+    folder = Path(experiment.config.experiment_working_directory, experiment.id).resolve()
+    return f"{os.getpid()} {OWN_START:.0f} {folder}"
 
 
 def _is_alive(mark: str) -> bool:
@@ -155,7 +156,7 @@ def start_manager(experiment, port: int, events: Path, environ: dict[str, str]) 
     logging.getLogger("nni").addHandler(logging.NullHandler())
     events = Path(events).resolve()
     events.parent.mkdir(parents=True, exist_ok=True)
-    offset = events.stat().st_size if events.exists() else 0
+    offset = close_line(events)
     atexit.register(stop_manager, experiment)
     try:
         with _environment(_preload_environment(experiment, events) | environ), _patience():
@@ -168,6 +169,16 @@ def start_manager(experiment, port: int, events: Path, environ: dict[str, str]) 
         if isinstance(error, Exception):
             raise RuntimeError(f"NNI's manager did not start: {reason}") from error
         raise
+
+
+def close_line(path: Path) -> int:
+    """End a torn last line, to which the next one would be added; return the file's size."""
+    with open(path, "ab+") as file:
+        if size := file.tell():
+            file.seek(size - 1)
+            if file.read() != b"\n":
+                file.write(b"\n")
+        return file.tell()
 
 
 def _preload_environment(experiment, events: Path) -> dict[str, str]:
@@ -268,7 +279,13 @@ def read_events(path: Path, offset: int) -> tuple[list[dict], int]:
     except FileNotFoundError:
         return [], offset
     complete = data[: data.rfind(b"\n") + 1]
-    return [json.loads(line) for line in complete.splitlines()], offset + len(complete)
+    return list(_parsed(complete)), offset + len(complete)
+
+
+def _parsed(lines: bytes) -> Iterator[dict]:
+    for line in lines.splitlines():
+        with contextlib.suppress(ValueError):  # what a full disk or a kill has torn
+            yield json.loads(line)
 
 
 def stop_manager(experiment, seconds: float = STOP_SECONDS) -> None:

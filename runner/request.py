@@ -116,8 +116,6 @@ def check(args: argparse.Namespace, space: dict) -> None:
         check_headless(args)
     elif args.dask:
         raise UserMistake("--dask needs --headless")
-    elif args.resume:
-        raise UserMistake(f"--resume {args.id}: it ran with NNI's manager; only --headless searches can go on")
     if args.machines:
         check_machines(args)
     if args.resume:
@@ -185,8 +183,8 @@ def fixed_epochs(space: dict) -> int | None:
 
 
 def check_machine(args: argparse.Namespace) -> None:
-    """Find a used id, a leftover manager or a taken port before the start. Raises UserMistake."""
-    from runner.manager import check_nni, leftover_managers, next_free_port, port_is_free
+    """Find a used id or a taken port before the start, and end what a killed search has left. Raises UserMistake."""
+    from runner.manager import check_nni, end_leftovers, next_free_port, port_is_free
 
     try:
         args.experiments.mkdir(parents=True, exist_ok=True)
@@ -198,11 +196,8 @@ def check_machine(args: argparse.Namespace) -> None:
         raise UserMistake(f"--id {args.id}: {args.experiments / args.id} exists already; choose another id")
     if args.headless:
         return  # no manager and no port
-    for pid, identifier, port in leftover_managers(args.experiments):
-        raise UserMistake(
-            f"the manager of experiment {identifier} is still running on port {port}, though its nni_main.py is gone; "
-            f"end it first: kill {pid}"
-        )
+    for identifier in end_leftovers(args.experiments):
+        print(f"note: what was still running of experiment {identifier} has been ended; its nni_main.py is gone")
     if args.port is not None and not port_is_free(args.port):
         raise UserMistake(f"--port {args.port} is in use; {next_free_port(args.port)} is free")
     try:

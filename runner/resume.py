@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from runner.flags import UserMistake
-from runner.records import read_journal, write_atomic
+from runner.records import key_of, read_journal, write_atomic
 
 FIXED = ("task", "tuner", "objectives", "limit", "warm_start", "assessor", "headless")
 FIXED += ("seed", "split_seed", "test_seed", "repeats", "tonic")
@@ -75,15 +75,17 @@ def trials_of(folder: Path) -> tuple[list[tuple[dict, dict]], list[dict]]:
     """Return [(start event, journal entry)] of the trials that ended, and the start events of those cut off.
 
     A start event has the parameters as the tuner gave them, nested ones too; where it is lost, the journal's are taken.
+    Trials that were added in the web UI and cut off are not run again.
     """
     entries = {entry["parameter_id"]: entry for entry in read_journal(folder / "journal.jsonl")}
-    starts = {start["parameter_id"]: start for start in read_starts(folder / "events.jsonl")}
+    starts = {key_of(start): start for start in read_starts(folder / "events.jsonl")}
     names = ("trial", "sequence", "parameter_id", "parameters")
     for identifier, entry in entries.items():
         starts.setdefault(identifier, {"event": "start", **{name: entry[name] for name in names}})
     ended = {identifier for identifier, entry in entries.items() if entry["status"] != "interrupted"}
     finished = [(starts[identifier], entries[identifier]) for identifier in entries if identifier in ended]
-    return finished, [start for identifier, start in starts.items() if identifier not in ended]
+    again = [start for identifier, start in starts.items() if identifier not in ended]
+    return finished, [start for start in again if start["parameter_id"] is not None]
 
 
 def read_starts(path: Path) -> list[dict]:

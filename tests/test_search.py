@@ -39,10 +39,12 @@ def train_faulty(params, splits, report, device, seed):
         return Result({"default": float("nan")}, "ok", None)
     if params.fault == 5:
         return Result({"default": 0.1}, "silent", None)
-    if params.fault == 7:
+    if params.fault in (7, 8):
         import nni
-        nni.report_final_result({"default": 0.3})
+        nni.report_final_result({"default": 0.3} if params.fault == 7 else "text")
         os._exit(0)
+    if params.fault in (9, 10, 11):
+        return Result([{"default": float("inf")}, {"default": "text"}, {"accuracy": 0.1}][params.fault - 9], "ok", None)
     try:
         time.sleep(90 if params.fault == 6 else 0.2)
     except KeyboardInterrupt:
@@ -96,12 +98,12 @@ def processes_of(repository):
 
 
 def test_every_fault_of_a_trial_is_told_truly(repository):
-    search_faults(repository, *range(8))
-    flags = ["--tuner", "grid", "--trials", "8", "--concurrency", "4", "--trial-duration", "25"]
+    search_faults(repository, *range(12))
+    flags = ["--tuner", "grid", "--trials", "12", "--concurrency", "4", "--trial-duration", "25"]
     output, _ = start(repository, "faults", *flags).communicate(timeout=240)
     folder = repository / "experiments" / "faults"
     rows = {int(row["fault"]): row for row in table(folder)}
-    assert [rows[fault]["status"] for fault in range(8)] == [
+    assert [rows[fault]["status"] for fault in range(12)] == [
         "ok",
         "failed",
         "killed",
@@ -110,13 +112,16 @@ def test_every_fault_of_a_trial_is_told_truly(repository):
         "silent",
         "timed_out",
         "lost",
+        *["failed"] * 4,
     ]
     assert rows[1]["cause"] == "RuntimeError: the third layer exploded"
     assert "SIGKILL" in rows[2]["cause"]
     assert rows[3]["cause"] == "ended without a result (exit status 0)"
     assert "finite number as 'default', not nan" in rows[4]["cause"]
-    assert [fault for fault in range(8) if rows[fault]["default"]] == [0, 5]
-    assert "the third layer exploded" in output and "8/8 done" in output
+    assert rows[8]["cause"] == "ended without a result (exit status 0)"
+    assert [rows[fault]["cause"].rpartition(", ")[2] for fault in (9, 10, 11)] == ["not inf", "not 'text'", "not None"]
+    assert [fault for fault in range(12) if rows[fault]["default"]] == [0, 5]
+    assert "the third layer exploded" in output and "12/12 done" in output
     best = json.loads((folder / "best.json").read_text())
     assert best["parameters"] == {"fault": 0} and best["default"] == 0.5
     assert best["result"]["test_accuracy"] == 0.9

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from runner import commands, request, resume
 from runner.flags import UserMistake, thread_environment
+from runner.listing import print_experiments
 from search_spaces import load_space
 from tuners import ASSESSORS, TUNERS
 
@@ -32,16 +33,21 @@ def main() -> int:
     except UserMistake as mistake:
         print(f"nni_main.py: {mistake}", file=sys.stderr)
         return 2
+    if args.list:
+        print_experiments(args.experiments)
+        return 0
     os.environ.update(thread_environment(args.threads))
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost," + os.environ.get("no_proxy", "")
     commands.handle_signals()
     try:
+        if args.view:
+            return view(args)
         space = load_space(args.task)
         request.check(args, space)
         if not args.resume:
             request.reserve_folder(args)
-            resume.save_request(args.experiments / args.id, args, space)
         with resume.hold(args.experiments / args.id):
+            resume.save_request(args.experiments / args.id, args, space)
             return search(args, space)
     except (UserMistake, ValueError) as mistake:
         print(f"nni_main.py: {mistake}", file=sys.stderr)
@@ -98,17 +104,13 @@ def algorithm(settings: dict):
 
 def search(args: argparse.Namespace, space: dict) -> int:
     """Run the search to its end, to Ctrl-C or to SIGTERM; return the exit status; the results are written."""
-    from runner.records import Results
-    from runner.search import Search
-
-    folder, console = args.experiments / args.id, Console()
-    results = Results(folder, lambda parameters: commands.repeat_command(args, parameters), args.aim)
-    following = Search(results, folder / "events.jsonl", args.trials, args.duration, console)
+    following = search_of(args)
+    results, console = following.results, following.console
     where = f"on {args.dask}" if args.dask else f"{args.concurrency} at once"
     console.print(f"experiment {args.id}: {args.tuner}, {args.trials} trials, {where}", soft_wrap=True)
     exit_status = (search_headless if args.headless else search_with_nni)(following, args, space)
     if args.report and results.entries and exit_status in (0, 130):  # what is terminated shall end at once
-        commands.make_report(folder, console)
+        commands.make_report(results.folder, console)
     return exit_status
 
 
@@ -116,7 +118,36 @@ def search_with_nni(following, args: argparse.Namespace, space: dict) -> int:
     """Let NNI's manager run the trials, and its web UI show them."""
     from runner import managed
 
-    parts = managed.Parts(
+    return managed.conduct(following, parts_of(args, space, following))
+
+
+def view(args: argparse.Namespace) -> int:
+    """Show an experiment that has ended in NNI's web UI, also one that ran without it."""
+    from runner import managed
+
+    folder = args.experiments / args.id
+    args.machines, args.concurrency = None, args.concurrency or 1  # no trial runs
+    request.check_nni_can_start(args)
+    with resume.hold(folder):
+        following = search_of(args)
+        return managed.view(following, parts_of(args, resume.read_request(folder)["space"], following))
+
+
+def search_of(args: argparse.Namespace):
+    """Return the Search that a request is about, with the results that it has so far."""
+    from runner.records import Results
+    from runner.search import Search
+
+    folder = args.experiments / args.id
+    results = Results(folder, lambda parameters: commands.repeat_command(args, parameters), args.aim)
+    return Search(results, folder / "events.jsonl", args.trials, args.duration, Console())
+
+
+def parts_of(args: argparse.Namespace, space: dict, following):
+    """Return what runner.managed must know of a request."""
+    from runner.managed import Parts
+
+    return Parts(
         configure=lambda tuner: configure(args, space, tuner),
         tuner=lambda seed: tuner_settings(args, seed),
         start=lambda experiment: start_manager(experiment, args, following.events),
@@ -124,7 +155,6 @@ def search_with_nni(following, args: argparse.Namespace, space: dict) -> int:
         slots=args.concurrency,
         keep=args.keep,
     )
-    return managed.conduct(following, parts)
 
 
 def search_headless(following, args: argparse.Namespace, space: dict) -> int:

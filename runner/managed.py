@@ -94,6 +94,28 @@ def run_manager(search: Search, parts: Parts) -> None:
             search.settle()
 
 
+def view(search: Search, parts: Parts) -> int:
+    """Show a search that has ended in NNI's web UI until Ctrl-C; returns the exit status."""
+    from nni.experiment import Experiment
+
+    finished, _ = trials_of(search.results.folder)
+    experiment = Experiment(parts.configure(parts.tuner(parts.seed)), id=search.results.folder.name)
+    experiment._action = "view"
+    try:
+        database.write_database(search.results, experiment.config.canonical_copy().json(), finished)
+        parts.start(experiment)
+        search.console.print(f"{len(finished)} trials at http://127.0.0.1:{experiment.port} until Ctrl-C")
+        signal.pause()
+    except (RuntimeError, OSError, sqlite3.Error) as error:
+        search.console.print(f"nni_main.py: {_one_line(error)}", soft_wrap=True, markup=False)
+        return 1
+    except (KeyboardInterrupt, SystemExit):
+        return 0
+    finally:
+        with _signals_ignored():
+            manager.stop_manager(experiment)
+
+
 def make_experiment(results, parts: Parts):
     """Return NNI's Experiment, to be created or, where there are trials, resumed."""
     from nni.experiment import Experiment

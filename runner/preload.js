@@ -274,7 +274,7 @@ async function getTrialJob(original, id) {
 }
 
 // Whether a trial has reported a finite number, or a dict with one as "default": NNI's tuners die of anything else.
-function isFinite(data) {
+function isUsable(data) {
     try {
         const value = JSON.parse(JSON.parse(data).value); // NaN and Infinity are no JSON
         return Number.isFinite(value?.default ?? value);
@@ -286,7 +286,7 @@ function isFinite(data) {
 // NNI drops metrics of a trial that it has not entered into its list yet, or no longer has there. The training service
 // knows each trial from its start on. A metric that comes after the end is stored, but kept from the tuner.
 async function onTrialJobMetrics(original, metric) {
-    if (!isFinite(metric.data)) {
+    if (!isUsable(metric.data)) {
         console.error('runner/preload.js: not a finite number, nor a dict with one as "default":', metric.data);
         return;
     }

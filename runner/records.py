@@ -154,10 +154,12 @@ def outcome(end: dict | None, record: dict | None) -> tuple[str, str | None]:
     ended.
     """
     own_status = record["status"] if record else None
-    if own_status in WITH_DEFAULT or own_status == "failed":
+    if own_status in WITH_DEFAULT:
         return own_status, record.get("cause")
-    if end is None or end.get("cause") == "stopping":
+    if end is None or end.get("cause") == "stopping":  # it may have failed because the manager was gone
         return "interrupted", "the search ended first"
+    if own_status == "failed":
+        return own_status, record.get("cause")
     if end.get("cause") == "machine_lost":
         return "lost", "its machine dropped out while it ran"
     if end.get("cause") == "early_stopped":

@@ -150,8 +150,8 @@ class Search:
 
     def line(self) -> str:
         """done / failed / running, best so far, time left, URL."""
-        ended, best = self.counts.total(), self.results.best
-        failed = ended - sum(self.counts[status] for status in (*WITH_DEFAULT, "interrupted"))
+        ended, best = self.counts.total() - self.counts["interrupted"], self.results.best
+        failed = ended - sum(self.counts[status] for status in WITH_DEFAULT)
         shown = f"best {best['result']['default']:.4f}" if best else "no result yet"
         counts = f"{ended}/{self.trials} done · {failed} failed · {len(self.running)} running"
         return f"{counts} · {shown} · {self._left()}{self.url}"

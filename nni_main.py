@@ -49,7 +49,7 @@ def main() -> int:
         with resume.hold(args.experiments / args.id):
             resume.save_request(args.experiments / args.id, args, space)
             return search(args, space)
-    except (UserMistake, ValueError) as mistake:
+    except (UserMistake, ValueError, OSError) as mistake:
         print(f"nni_main.py: {mistake}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -106,15 +106,32 @@ class PortTaken(RuntimeError):
 
 def end_leftovers(experiments: Path) -> list[str]:
     """Kill what runs of experiments in folder `experiments` whose starting process is gone; return their ids."""
-    ended = set()
+    left = {}
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError, ValueError):
             mark = process.environ().get(MARK)
             folder = Path(mark.split(maxsplit=2)[2]) if mark else None
             if folder and folder.parent == experiments.resolve() and not _is_alive(mark):
+                left[process] = folder.name
+    _kill(list(left))
+    return sorted(set(left.values()))
+
+
+def _kill(processes: list[psutil.Process]) -> None:
+    """Kill managers first, which would note of the others that something has killed them."""
+    managers = [process for process in processes if _is_manager(process)]
+    for group in (managers, processes):
+        for process in group:
+            with contextlib.suppress(psutil.Error):
                 process.kill()
-                ended.add(folder.name)
-    return sorted(ended)
+        psutil.wait_procs(group, timeout=1)
+
+
+def _is_manager(process: psutil.Process) -> bool:
+    try:
+        return bool(_manager_flags(process.cmdline()))
+    except psutil.Error:
+        return False
 
 
 def _manager_flags(words: list[str]) -> dict[str, str]:
@@ -224,7 +241,7 @@ def _manager_runs() -> bool:
     """Tell whether a manager that this process has started lives."""
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.Error):
-            if child.status() != psutil.STATUS_ZOMBIE and _manager_flags(child.cmdline()):
+            if child.status() != psutil.STATUS_ZOMBIE and _is_manager(child):
                 return True
     return False
 
@@ -303,7 +320,7 @@ def stop_manager(experiment, seconds: float = STOP_SECONDS) -> None:
 
 def _ask_to_stop(experiment, seconds: float) -> None:
     """Ask the manager to shut down, and wait for it."""
-    managers = [process for process in _family(experiment) if _manager_flags(process.cmdline())]
+    managers = [process for process in _family(experiment) if _is_manager(process)]
     for manager in managers:
         manager.terminate()
     psutil.wait_procs(managers, timeout=seconds)
@@ -313,10 +330,7 @@ def _kill_family(experiment) -> None:
     """Kill all that the manager has started; again, as long as something new comes up."""
     deadline = time.monotonic() + 5
     while (family := _family(experiment)) and time.monotonic() < deadline:
-        for process in family:
-            with contextlib.suppress(psutil.Error):
-                process.kill()
-        psutil.wait_procs(family, timeout=1)
+        _kill(family)
 
 
 def _family(experiment) -> list[psutil.Process]:

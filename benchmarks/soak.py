@@ -259,11 +259,12 @@ def flatness(seen: Seen) -> list[dict]:
 
 
 def processes_of(repository: Path) -> list[psutil.Process]:
-    """Return the processes that work in the copy."""
+    """Return the processes that work in the copy, by their folder or, as NNI's manager, by their command line."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.status() != psutil.STATUS_ZOMBIE and process.cwd().startswith(str(repository)):
+            places = [process.cwd(), *process.cmdline()]
+            if process.status() != psutil.STATUS_ZOMBIE and any(str(repository) in place for place in places):
                 found.append(process)
     return found
 

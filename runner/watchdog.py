@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from itertools import takewhile
 from pathlib import Path
 
 import psutil
@@ -17,6 +18,7 @@ SILENT_SECONDS = 60.0  # without an answer after which a manager counts as hung
 STALL_SECONDS = 60.0  # without any event, though slots are free and the tuner is idle
 IDLE_CPU = 5.0  # seconds that a tuner must have reckoned to count as busy; NNI's pings cost it 0.3 a minute
 TUNER_SECONDS = 10.0  # without a running trial after which a traceback of the tuner counts as its end
+DEADLY = "] ERROR (nni.runtime.msg_dispatcher_base/"  # by whom NNI logs what a tuner did not catch
 
 
 class Stalled(RuntimeError):
@@ -96,15 +98,17 @@ class Watchdog:
         return sum(times[:4]) if times else 0.0
 
     def _raise_what_the_tuner_said(self) -> None:
-        """A tuner that raised would raise again. Raises RuntimeError with its last line, if there is a traceback."""
+        """A tuner that raised would raise again. Raises RuntimeError with the last line of what NNI caught of it."""
         try:
             with self._log.open(errors="replace") as file:
                 file.seek(self._known)
                 lines = file.read().splitlines()
         except OSError:
             return
-        if "Traceback (most recent call last):" in lines:
-            raise RuntimeError(f"the tuner failed: {lines[-1]}; see {self._log}")
+        for number, line in enumerate(lines, 1):
+            traceback = list(takewhile(lambda following: not following.startswith("["), lines[number:]))
+            if traceback and DEADLY in line:
+                raise RuntimeError(f"the tuner failed: {traceback[-1]}; see {self._log}")
 
 
 def _lives(process: psutil.Process) -> bool:

@@ -233,6 +233,23 @@ def test_standstill_with_free_slots_is_found(tmp_path, monkeypatch, changes, sta
         dog.look(search, "RUNNING")
 
 
+def test_what_the_tuner_raised_is_told_from_what_it_caught(tmp_path):
+    log = tmp_path / "log" / "dispatcher.log"
+    log.parent.mkdir()
+    log.write_text("[2026] ERROR (nni.runtime.msg_dispatcher_base/x) old\nTraceback\nValueError: of an earlier run\n")
+    dog = watchdog.Watchdog(stub()[0], tmp_path, 2)
+    with log.open("a") as file:
+        file.write("[2026] ERROR (tuners.asktell/x) the engine failed\nTraceback\nValueError: caught\n")
+    dog._raise_what_the_tuner_said()
+    with log.open("a") as file:
+        file.write(
+            "[2026] ERROR (nni.runtime.msg_dispatcher_base/x) no\nTraceback\n  File\nValueError: no such space\n"
+        )
+        file.write("[2026] INFO (nni.runtime.msg_dispatcher_base/MainThread) Dispatcher exiting...\n")
+    with pytest.raises(RuntimeError, match="^the tuner failed: ValueError: no such space; see "):
+        dog._raise_what_the_tuner_said()
+
+
 def test_manager_that_does_not_answer_is_found(tmp_path, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(watchdog.time, "monotonic", lambda: now[0])

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from runner.flags import OneLineParser, UserMistake, add_trial_flags, thread_environment
+from runner.parents import die_with_parent
 from runner.records import WITH_DEFAULT, finite, is_number, pack_model, pack_record, told, write_record
 from runner.tensorboard import tensorboard_log
 from search_spaces import check_space, default_parameters, flatten, load_space, make_params, split_task
@@ -48,6 +49,8 @@ def main() -> int:
     args = parse_arguments()
     os.environ.update(thread_environment(args.threads))  # before anything imports a numerical library
     signal.signal(signal.SIGINT, _interrupt_once)
+    if INSIDE_NNI:
+        die_with_parent()  # a manager that was killed would leave it behind
     record = new_record(args)
 
     def given() -> tuple[dict, bool]:

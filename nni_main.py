@@ -19,6 +19,7 @@ from rich.console import Console
 
 from runner import commands, request, resume
 from runner.flags import UserMistake, thread_environment
+from runner.listing import print_experiments
 from search_spaces import load_space
 from tuners import ASSESSORS, TUNERS
 
@@ -32,30 +33,33 @@ def main() -> int:
     except UserMistake as mistake:
         print(f"nni_main.py: {mistake}", file=sys.stderr)
         return 2
+    if args.list:
+        print_experiments(args.experiments)
+        return 0
     os.environ.update(thread_environment(args.threads))
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost," + os.environ.get("no_proxy", "")
     commands.handle_signals()
     try:
+        if args.view:
+            return view(args)
         space = load_space(args.task)
         request.check(args, space)
         if not args.resume:
             request.reserve_folder(args)
+        with resume.hold(args.experiments / args.id):
             resume.save_request(args.experiments / args.id, args, space)
-        if args.headless:
-            with resume.hold(args.experiments / args.id):
-                return search_headless(args, space)
-    except (UserMistake, ValueError) as mistake:
+            return search(args, space)
+    except (UserMistake, ValueError, OSError) as mistake:
         print(f"nni_main.py: {mistake}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("nni_main.py: interrupted before the search began", file=sys.stderr)
         return 128 + signal.SIGINT
-    return search(args, space)
 
 
-def tuner_settings(args: argparse.Namespace) -> dict:
+def tuner_settings(args: argparse.Namespace, seed: int) -> dict:
     """Return the tuner's name or class and its arguments."""
-    settings = TUNERS[args.tuner](args.seed)
+    settings = TUNERS[args.tuner](seed)
     if args.objectives or args.limit:
         settings["class_args"] |= {"objectives": args.aim.objectives, "limits": args.aim.limits}
     if args.warm_start:
@@ -63,8 +67,8 @@ def tuner_settings(args: argparse.Namespace) -> dict:
     return settings
 
 
-def configure(args: argparse.Namespace, space: dict):
-    """Return NNI's ExperimentConfig for the request."""
+def configure(args: argparse.Namespace, space: dict, tuner: dict):
+    """Return NNI's ExperimentConfig for the request; `tuner` has the tuner's name or class and its arguments."""
     from nni.experiment import ExperimentConfig
 
     config = ExperimentConfig("remote" if args.machines else "local")
@@ -77,7 +81,7 @@ def configure(args: argparse.Namespace, space: dict):
     config.max_trial_number = args.trials
     config.max_experiment_duration = args.duration
     config.max_trial_duration = args.trial_duration
-    config.tuner = algorithm(tuner_settings(args))
+    config.tuner = algorithm(tuner)
     if args.assessor != "none":
         config.assessor = algorithm(ASSESSORS[args.assessor](request.fixed_epochs(space)))
     if args.machines:
@@ -99,79 +103,76 @@ def algorithm(settings: dict):
 
 
 def search(args: argparse.Namespace, space: dict) -> int:
-    """Run the experiment to its end, to Ctrl-C or to SIGTERM; write the results in each case."""
-    from nni.experiment import Experiment
-
-    from runner import manager
-    from runner.records import Results
-    from runner.search import Search, print_closing
-
-    console = Console()
-    results = Results(
-        args.experiments / args.id, lambda parameters: commands.repeat_command(args, parameters), args.aim
-    )
-    following = Search(results, results.folder / "events.jsonl", args.trials, args.duration, console)
-    experiment = Experiment(configure(args, space), id=args.id)
-    exit_status = 0
-    try:
-        console.print(f"experiment {args.id}: {args.tuner}, {args.trials} trials, {args.concurrency} at once")
-        start_manager(experiment, args, following.events)
-        following.url = f"http://127.0.0.1:{experiment.port}"
-        console.print(f"web UI: {following.url}")
-        following.follow(experiment)
-        if args.keep:
-            results.write_table()
-            console.print(f"finished; the web UI stays at {following.url} until Ctrl-C")
-            signal.pause()
-    except KeyboardInterrupt:
-        exit_status = 0 if following.finished else 130
-    except SystemExit as terminated:
-        exit_status = terminated.code
-    except RuntimeError as error:
-        console.print(f"nni_main.py: {error}", soft_wrap=True, markup=False)
-        exit_status = 1
-    finally:
-        for signal_number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the results get written first
-            signal.signal(signal_number, signal.SIG_IGN)
-        if following.running:
-            console.print(f"stopping; {len(following.running)} running trials have 5 s to write what they have")
-        manager.stop_manager(experiment)
-        following.poll()
-        following.cut_off()
-        results.write_table()
-        print_closing(results, console)
+    """Run the search to its end, to Ctrl-C or to SIGTERM; return the exit status; the results are written."""
+    following = search_of(args)
+    results, console = following.results, following.console
+    where = f"on {args.dask}" if args.dask else f"{args.concurrency} at once"
+    console.print(f"experiment {args.id}: {args.tuner}, {args.trials} trials, {where}", soft_wrap=True)
+    exit_status = (search_headless if args.headless else search_with_nni)(following, args, space)
     if args.report and results.entries and exit_status in (0, 130):  # what is terminated shall end at once
         commands.make_report(results.folder, console)
-    return exit_status or (0 if results.ranking() else 1)
+    return exit_status
 
 
-def search_headless(args: argparse.Namespace, space: dict) -> int:
-    """Run the search without NNI's manager; returns the exit status. The results are written however it ends."""
-    from main_hpo import run_trial
-    from runner import headless
+def search_with_nni(following, args: argparse.Namespace, space: dict) -> int:
+    """Let NNI's manager run the trials, and its web UI show them."""
+    from runner import managed
+
+    return managed.conduct(following, parts_of(args, space, following))
+
+
+def view(args: argparse.Namespace) -> int:
+    """Show an experiment that has ended in NNI's web UI, also one that ran without it."""
+    from runner import managed
+
+    folder = args.experiments / args.id
+    args.machines, args.concurrency = None, args.concurrency or 1  # no trial runs
+    request.check_nni_can_start(args)
+    with resume.hold(folder):
+        following = search_of(args)
+        return managed.view(following, parts_of(args, resume.read_request(folder)["space"], following))
+
+
+def search_of(args: argparse.Namespace):
+    """Return the Search that a request is about, with the results that it has so far."""
     from runner.records import Results
     from runner.search import Search
 
-    results = Results(
-        args.experiments / args.id, lambda parameters: commands.repeat_command(args, parameters), args.aim
+    folder = args.experiments / args.id
+    results = Results(folder, lambda parameters: commands.repeat_command(args, parameters), args.aim)
+    return Search(results, folder / "events.jsonl", args.trials, args.duration, Console())
+
+
+def parts_of(args: argparse.Namespace, space: dict, following):
+    """Return what runner.managed must know of a request."""
+    from runner.managed import Parts
+
+    return Parts(
+        configure=lambda tuner: configure(args, space, tuner),
+        tuner=lambda seed: tuner_settings(args, seed),
+        start=lambda experiment: start_manager(experiment, args, following.events),
+        seed=args.seed,
+        slots=args.concurrency,
+        keep=args.keep,
     )
-    search = Search(results, results.folder / "events.jsonl", args.trials, args.duration, Console())
+
+
+def search_headless(following, args: argparse.Namespace, space: dict) -> int:
+    """Run the trials without NNI's manager."""
+    from main_hpo import run_trial
+    from runner import headless
+
     words = tuple(commands.trial_command(args)[2:])
     if args.dask:
         from runner.dask_slots import DaskSlots
 
         slots = DaskSlots(args.dask, ROOT, run_trial, words, args.trial_duration)
     else:
-        log = results.folder / "log"
+        log = following.results.folder / "log"
         if args.tensorboard:
-            words += ("--out", str(headless.trial_folder(results.folder.resolve(), "")))
+            words += ("--out", str(headless.trial_folder(following.results.folder.resolve(), "")))
         slots = headless.LocalSlots(args.concurrency, run_trial, words, log, args.trial_duration, args.gpus or 0)
-    where = f"on {args.dask}" if args.dask else f"{args.concurrency} at once"
-    search.console.print(f"experiment {args.id}: {args.tuner}, {args.trials} trials, {where}", soft_wrap=True)
-    exit_status = headless.conduct(search, lambda seed: tuner_settings(args), args.seed, space, slots)
-    if args.report and results.entries and exit_status in (0, 130):
-        commands.make_report(results.folder, search.console)
-    return exit_status
+    return headless.conduct(following, lambda seed: tuner_settings(args, seed), args.seed, space, slots)
 
 
 def start_manager(experiment, args: argparse.Namespace, events: Path) -> None:

@@ -1,11 +1,14 @@
 """Does a long search lose anything? A thousand short trials die, fail and hang at random; the driver is killed too.
 
-    python -m benchmarks.soak [--trials 1000] [--kills 20] [--quick] [--json FILE]
+    python -m benchmarks.soak [--nni] [--trials 1000] [--kills 20] [--quick] [--json FILE]
 
-Runs a headless search in a temporary copy of the repository. During its first half the driver is killed, with SIGKILL,
-SIGTERM or SIGINT, at random moments, and the search is resumed; the second half is left alone, and memory and open
-files are looked at. Then every trial must be in the journal and in results.csv once, with the status that its fault
-calls for, and no process may be left.
+Runs a search in a temporary copy of the repository, headless or (--nni: 200 trials, 8 kills) with NNI's manager. During
+its first half the driver is killed, with SIGKILL, SIGTERM or SIGINT, at random moments, and the search is resumed; the
+second half is left alone, and memory and open files are looked at. Then every trial must be in the journal and in
+results.csv once, with the status that its fault calls for, and no process may be left.
+
+With --nni a second search follows, of which everything (driver, manager, tuner, trials) is killed with SIGKILL at a
+random moment, twenty times; then a resume must end with the full budget.
 """
 
 from __future__ import annotations
@@ -60,12 +63,58 @@ def train_soak(params, splits, report, device, seed):
 OBJECTIVES["soak"] = Objective("train_hpo:SoakParams", train_soak, ("images",))
 """
 FAULTS = {1: "failed", 2: "killed", 3: "failed", 4: "timed_out"}  # the status that each calls for; 0: ok
-LIMIT = 3  # time for a trial [s]
+LIMIT, NNI_LIMIT = 3, 25  # time for a trial [s]; with NNI it includes a Python's start on a busy machine
+EVERYTHING = 20  # kills of all processes
 SPACE = {
     "fault": {"_type": "choice", "_value": list(range(30))},  # above 4: no fault, too
     "weight": {"_type": "uniform", "_value": [0, 1]},
 }
+PLAIN_SPACE = SPACE | {"fault": {"_type": "choice", "_value": [9]}}
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+
+
+@dataclass
+class Soak:
+    """A search of the copy."""
+
+    repository: Path
+    identifier: str
+    trials: int  # budget
+    nni: bool
+
+    @property
+    def folder(self) -> Path:
+        """Where the search's results are."""
+        return self.repository / "experiments" / self.identifier
+
+    @property
+    def limit(self) -> int:
+        """Time for a trial [s]."""
+        return NNI_LIMIT if self.nni else LIMIT
+
+    def start(self) -> subprocess.Popen:
+        """Start the search, or go on with it."""
+        words = [
+            sys.executable,
+            "nni_main.py",
+            "soak_digits",
+            "--no-check",
+            "--no-report",
+            "--trials",
+            str(self.trials),
+        ]
+        if (self.folder / "search.json").exists():
+            words += ["--resume", self.identifier]
+        else:
+            words += ["--id", self.identifier, "--tuner", "random", "--concurrency", "2"]
+            words += ["--trial-duration", str(self.limit), *([] if self.nni else ["--headless"])]
+            shutil.rmtree(self.folder, ignore_errors=True)  # killed before it had begun
+        return subprocess.Popen(words, cwd=self.repository, stdout=subprocess.DEVNULL)
+
+    def journal(self) -> dict[int, dict]:
+        """Return the journal's entries of trials that have ended, by parameter_id."""
+        entries = read_journal(self.folder / "journal.jsonl")
+        return {entry["parameter_id"]: entry for entry in entries if entry["status"] != "interrupted"}
 
 
 @dataclass
@@ -73,7 +122,7 @@ class Seen:
     """What the processes of the undisturbed half held: one number for each look."""
 
     memory: list[float] = field(default_factory=list)  # of the driver [MB]
-    slots: list[float] = field(default_factory=list)  # of the largest other process [MB]
+    others: list[float] = field(default_factory=list)  # of the largest child: a slot, or NNI's manager [MB]
     files: list[int] = field(default_factory=list)  # that the driver has open
 
 
@@ -81,17 +130,22 @@ def main() -> int:
     """Soak, print the counts, and return 1 where anything is lost, doubled, wrong or left."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_arguments(parser)
-    parser.add_argument("--trials", type=count(10), help="budget (default 1000; --quick: 100)")
-    parser.add_argument("--kills", type=count(0), help="of the driver (default 20; --quick: 3)")
+    parser.add_argument("--trials", type=count(10), help="budget (default 1000, with --nni 200; --quick: a tenth)")
+    parser.add_argument("--kills", type=count(0), help="of the driver (default 20, with --nni 8; --quick: 3)")
+    parser.add_argument("--nni", action="store_true", help="with NNI's manager")
     args = parser.parse_args()
-    trials, kills = args.trials or (100 if args.quick else 1000), args.kills or (3 if args.quick else 20)
+    trials = args.trials or (200 if args.nni else 1000) // (10 if args.quick else 1)
+    kills = args.kills or (3 if args.quick else 8 if args.nni else 20)
     with tempfile.TemporaryDirectory() as folder:
         repository = make_repository(Path(folder, "repository"))
+        soak = Soak(repository, "soak", trials, args.nni)
         began = time.time()
-        lost = disturb(repository, trials, kills)
-        seen = leave_alone(repository, trials)
-        counts = {"lost": lost} | check(repository, trials)
+        lost = disturb(soak, kills)
+        seen = leave_alone(soak)
+        counts = {"lost": lost} | check(soak)
         counts["processes left"] = len(processes_of(repository))
+        if args.nni:
+            counts |= kill_everything(repository, 3 if args.quick else EVERYTHING)
     rows = [
         {"name": "trials", "value": trials, "unit": ""},
         {"name": "kills of the driver", "value": kills, "unit": ""},
@@ -111,81 +165,81 @@ def make_repository(target: Path) -> Path:
     return target
 
 
-def start(repository: Path, trials: int, resumed: bool) -> subprocess.Popen:
-    """Start the search, or go on with it."""
-    how = ["--resume", "soak"] if resumed else ["--id", "soak", "--tuner", "random", "--trial-duration", str(LIMIT)]
-    words = [
-        sys.executable,
-        "nni_main.py",
-        "soak_digits",
-        "--headless",
-        "--no-check",
-        "--no-report",
-        "--concurrency",
-        "2",
-        *how,
-    ]
-    return subprocess.Popen([*words, "--trials", str(trials)], cwd=repository, stdout=subprocess.DEVNULL)
-
-
-def journal(repository: Path) -> dict[int, dict]:
-    """Return the journal's entries of trials that have ended, by parameter_id."""
-    entries = read_journal(repository / "experiments" / "soak" / "journal.jsonl")
-    return {entry["parameter_id"]: entry for entry in entries if entry["status"] != "interrupted"}
-
-
-def disturb(repository: Path, trials: int, kills: int) -> int:
+def disturb(soak: Soak, kills: int) -> int:
     """Run the first half, killing the driver at random moments. Returns how many finished trials were then gone."""
     generator, before, lost = random.Random(0), {}, 0
     for number in range(kills):
-        driver = start(repository, trials, resumed=number > 0)
-        wanted = trials // 2 * (number + 1) // kills
-        while len(journal(repository)) < wanted and driver.poll() is None:
+        driver = soak.start()
+        wanted = soak.trials // 2 * (number + 1) // kills
+        while len(soak.journal()) < wanted and driver.poll() is None:
             time.sleep(0.1)
-        time.sleep(generator.random() / 2)
+        time.sleep(generator.random() * (8 if soak.nni else 0.5))
         driver.send_signal(generator.choice(SIGNALS))
         driver.wait()
-        after = journal(repository)
+        after = soak.journal()
         lost += sum(after.get(identifier) != entry for identifier, entry in before.items())
         before = after
         print(f"kill {number + 1} of {kills}: {len(after)} trials have ended, {lost} lost", file=sys.stderr)
     return lost
 
 
-def leave_alone(repository: Path, trials: int) -> Seen:
+def leave_alone(soak: Soak) -> Seen:
     """Run the second half to its end, and look at the processes meanwhile."""
-    seen, driver = Seen(), start(repository, trials, resumed=True)
+    seen, driver = Seen(), soak.start()
     process = psutil.Process(driver.pid)
     while driver.poll() is None:
         time.sleep(0.5)
         with contextlib.suppress(psutil.Error, ValueError):
-            slots = max(child.memory_info().rss for child in process.children())
+            other = max(child.memory_info().rss for child in process.children())
             seen.files.append(process.num_fds())
             seen.memory.append(process.memory_info().rss / 1e6)
-            seen.slots.append(slots / 1e6)
+            seen.others.append(other / 1e6)
     return seen
 
 
-def check(repository: Path, trials: int) -> dict[str, int]:
-    """Count trials that are missing, doubled or have the wrong status, in the journal and in results.csv."""
-    entries = journal(repository)
-    with (repository / "experiments" / "soak" / "results.csv").open(newline="") as file:
+def kill_everything(repository: Path, kills: int) -> dict[str, int]:
+    """Kill all processes of a search at random moments and resume it; count what is then wrong."""
+    (repository / "search_spaces" / "soak_digits.json").write_text(json.dumps(PLAIN_SPACE))
+    soak, generator, before, lost = Soak(repository, "everything", 4 * kills, True), random.Random(1), {}, 0
+    for number in range(kills):
+        driver = soak.start()
+        time.sleep(generator.uniform(1, 25))
+        for process in [psutil.Process(driver.pid), *processes_of(repository)]:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        driver.wait()
+        after = soak.journal()
+        lost += sum(after.get(identifier) != entry for identifier, entry in before.items())
+        before = after
+        print(f"all killed {number + 1} of {kills} times: {len(after)} trials have ended, {lost} lost", file=sys.stderr)
+    exit_status = soak.start().wait()
+    counts = {"lost": lost, "exit status": exit_status} | check(soak, killed=True)
+    counts["processes left"] = len(processes_of(repository))
+    return {f"everything killed: {name}": number for name, number in counts.items()}
+
+
+def check(soak: Soak, killed: bool = False) -> dict[str, int]:
+    """Count trials that are missing, doubled or have the wrong status, in the journal and in results.csv.
+
+    `killed`: trials were killed from outside, and may say so.
+    """
+    entries, wanted = soak.journal(), set(range(soak.trials))
+    with (soak.folder / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    late = [entry for entry in entries.values() if entry["wall_seconds"] >= LIMIT]  # on a busy machine
-    in_time = [entry for entry in entries.values() if entry["wall_seconds"] < LIMIT]
-    wrong = sum(entry["status"] != FAULTS.get(entry["parameters"]["fault"], "ok") for entry in in_time)
-    wrong += sum(entry["status"] not in ("timed_out", *_right(entry)) for entry in late)
+    wrong = sum(entry["status"] not in _right(entry, soak.limit, killed) for entry in entries.values())
     configurations = {json.dumps(entry["parameters"], sort_keys=True) for entry in entries.values()}
     return {
-        "missing in the journal": len(set(range(trials)) - entries.keys()),
-        "missing in results.csv": len(set(range(trials)) - {int(row["parameter_id"]) for row in rows}),
-        "doubled": len(rows) - trials + len(entries) - len(configurations),
+        "missing in the journal": len(wanted - entries.keys()),
+        "missing in results.csv": len(wanted - {int(row["parameter_id"]) for row in rows}),
+        "doubled": len(rows) - soak.trials + len(entries) - len(configurations),
         "with a wrong status": wrong,
     }
 
 
-def _right(entry: dict) -> list[str]:
-    return [FAULTS.get(entry["parameters"]["fault"], "ok")]
+def _right(entry: dict, limit: float, killed: bool) -> list[str]:
+    """The statuses that a trial may have; on a busy machine any may take too long."""
+    right = [FAULTS.get(entry["parameters"]["fault"], "ok"), *(["killed"] if killed else [])]
+    return [*right, "timed_out"] if entry["wall_seconds"] >= limit else right
 
 
 def flatness(seen: Seen) -> list[dict]:
@@ -193,7 +247,7 @@ def flatness(seen: Seen) -> list[dict]:
     rows = []
     for name, values, unit in (
         ("memory of the driver", seen.memory, "MB"),
-        ("memory of a slot", seen.slots, "MB"),
+        ("memory of its largest child", seen.others, "MB"),
         ("open files", seen.files, ""),
     ):
         values = values[6:-3]  # without the start and the end
@@ -205,11 +259,12 @@ def flatness(seen: Seen) -> list[dict]:
 
 
 def processes_of(repository: Path) -> list[psutil.Process]:
-    """Return the processes that work in the copy."""
+    """Return the processes that work in the copy, by their folder or, as NNI's manager, by their command line."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.status() != psutil.STATUS_ZOMBIE and process.cwd().startswith(str(repository)):
+            places = [process.cwd(), *process.cmdline()]
+            if process.status() != psutil.STATUS_ZOMBIE and any(str(repository) in place for place in places):
                 found.append(process)
     return found
 

@@ -15,6 +15,8 @@ import time
 from collections import deque
 from collections.abc import Iterator
 
+from runner.records import told_of
+
 
 def build_tuner(settings: dict, space: dict):
     """Return the tuner that an entry of tuners.TUNERS describes, with its search space set."""
@@ -41,12 +43,28 @@ def cannot_import(tuner) -> bool:
     return type(tuner).import_data in (Tuner.import_data, EvolutionTuner.import_data)
 
 
+def take_up(tuners: tuple[dict, dict], space: dict, finished: list, again: list[dict]) -> Asker:
+    """Return an asker that knows the trials of an earlier run of the search, as runner.resume.trials_of returns them.
+
+    `tuners` are descriptions of the same tuner with two seeds. One that can import results draws from the second:
+    with the first it would begin with the same proposals. Raises what the tuner raises.
+    """
+    engine = build_tuner(tuners[0], space)
+    if finished and not cannot_import(engine):
+        engine = build_tuner(tuners[1], space)
+    used = [start["parameter_id"] for start in [*(start for start, _ in finished), *again]]
+    asker = Asker(engine, max((number for number in used if isinstance(number, int)), default=-1) + 1)
+    scored = [(start["parameters"], told_of(entry)) for start, entry in finished]
+    asker.resume(scored, [(start["parameter_id"], start["parameters"]) for start in again])
+    return asker
+
+
 class Asker:
     """Speaks with one tuner in the order in which NNI's dispatcher does. All methods raise what the tuner raises."""
 
     def __init__(self, tuner, next_id: int = 0):
         self.tuner = tuner
-        self._next_id = next_id  # the next trial's parameter_id
+        self.next_id = next_id  # the next trial's parameter_id
         self._tuner_ids = itertools.count()  # those by which the tuner knows its proposals
         self._asked = {}  # parameter_id -> the tuner's id
         self._waiting = deque()  # proposals that the tuner made late, by its callback
@@ -58,9 +76,14 @@ class Asker:
     def resume(self, finished: list[tuple[dict, dict | None]], again: list[tuple[int, dict]]) -> None:
         """Tell a new tuner of `finished` trials (parameters, metrics; None: failed) and of those that run `again`.
 
-        A tuner that cannot import them is answered at once where it proposes one of them. So it comes to the state it
-        was in, if it draws from a seed.
+        This project's tuners take the latter for pending; NNI's cannot be told. A tuner that cannot import results is
+        answered at once where it proposes one of them. So it comes to the state it was in, if it draws from a seed.
         """
+        if hasattr(self.tuner, "take_up"):
+            tuner_ids = [next(self._tuner_ids) for _ in again]
+            self._asked = {identifier: known for (identifier, _), known in zip(again, tuner_ids, strict=True)}
+            pending = {known: given for (_, given), known in zip(again, tuner_ids, strict=True)}
+            return self.tuner.take_up(finished, pending)
         replay = cannot_import(self.tuner)
         scored = [] if replay else [(given, metrics) for given, metrics in finished if metrics is not None]
         if scored:
@@ -79,8 +102,11 @@ class Asker:
         finally:
             self.seconds += time.perf_counter() - began
 
-    def ask(self) -> tuple[int, dict] | None:
-        """Return a proposal (parameter_id, parameters), or None where the tuner has none before it is told more."""
+    def ask(self, identifier: int | None = None) -> tuple[int, dict] | None:
+        """Return a proposal (parameter_id, parameters), or None where the tuner has none before it is told more.
+
+        The parameter_id is `identifier`, or the next that is free.
+        """
         while True:
             proposal = self._ask_tuner()
             if proposal is None:
@@ -92,7 +118,8 @@ class Asker:
             elif self._known.get(key):
                 self._tell_tuner(tuner_id, given, self._known[key].pop(0))
             else:
-                identifier, self._next_id = self._next_id, self._next_id + 1
+                if identifier is None:
+                    identifier, self.next_id = self.next_id, self.next_id + 1
                 self._asked[identifier] = tuner_id
                 return identifier, given
 

@@ -16,8 +16,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from runner.asking import Asker, build_tuner, cannot_import
-from runner.records import WITH_DEFAULT, append_line, told, write_atomic, write_packed
+from runner import asking
+from runner.asking import Asker
+from runner.records import append_line, told_of, write_atomic, write_packed
 from runner.resume import trials_of
 from runner.search import Search, print_closing
 from runner.slots import LocalSlots  # noqa: F401
@@ -148,7 +149,7 @@ def _take(search: Search, asker: Asker, ended) -> None:
     entry = search.take(start, ended.end, record)
     if entry["status"] != "interrupted":
         with _tuner_errors():
-            asker.tell(start["parameter_id"], start["parameters"], _told(entry))
+            asker.tell(start["parameter_id"], start["parameters"], told_of(entry))
 
 
 def trial_folder(experiment: Path, trial: str) -> Path:
@@ -167,22 +168,13 @@ def _tuner_errors() -> Iterator[None]:
 def take_up(search: Search, tuner: Callable[[int], dict], seed: int, space: dict) -> tuple[Asker, list[dict]]:
     """Return a tuner that knows what an earlier run of the search found, and the start events of trials to run again.
 
-    A tuner that can import results draws from another seed than before: with the same one it would begin with the same
-    proposals. Raises RuntimeError with one line where the tuner raises.
+    Raises RuntimeError with one line where the tuner raises.
     """
     finished, again = trials_of(search.results.folder)
     search.count_earlier([entry for _, entry in finished])
     search.results.name_best()  # the earlier run may have been killed before it did
-    used = [start["parameter_id"] for start in [*(start for start, _ in finished), *again]]
     with _tuner_errors():
-        engine = build_tuner(tuner(seed), space)
-        if finished and not cannot_import(engine):
-            engine = build_tuner(tuner(seed + len(finished)), space)
-        asker = Asker(engine, max(used, default=-1) + 1)
-        asker.resume(
-            [(start["parameters"], _told(entry)) for start, entry in finished],
-            [(start["parameter_id"], start["parameters"]) for start in again],
-        )
+        asker = asking.take_up((tuner(seed), tuner(seed + len(finished))), space, finished, again)
     return asker, again
 
 
@@ -192,8 +184,3 @@ def note_times(search: Search, asker: Asker) -> None:
     times = {"event": "times", "wall": time.time() - search.started, "tuner": asker.seconds}
     times |= {"cpu": own.ru_utime + own.ru_stime, "cpu_slots": others.ru_utime + others.ru_stime}
     append_line(search.events, times, sync=False)
-
-
-def _told(entry: dict) -> dict | None:
-    """What a tuner is told of a trial; None: it has no score."""
-    return told(entry["result"]) if entry["status"] in WITH_DEFAULT else None

@@ -26,7 +26,7 @@ import psutil
 
 PRELOAD = Path(__file__).with_name("preload.js")
 NNI_VERSION = "3.0"
-MARK = "HPO_MANAGED_BY"  # environment variable of manager, tuner and trials: "<our pid> <our start> <experiment id>"
+MARK = "HPO_MANAGED_BY"  # environment variable of manager, tuner and trials: "<our pid> <our start> <folder>"
 START_SECONDS = 60.0  # for the manager to answer; NNI's launcher gives it 3, too few on a busy machine
 STOP_SECONDS = 20.0  # NNI's manager itself needs about 2 to 6 s, 5 of them where a trial ignores SIGINT
 OWN_START = psutil.Process().create_time()  # once: it moves when the clock is set
@@ -104,17 +104,34 @@ class PortTaken(RuntimeError):
     """Another program, or another search that is about to start, has the port."""
 
 
-def leftover_managers(experiments: Path) -> list[tuple[int, str, int]]:
-    """Return (pid, experiment id, port) of each manager in folder `experiments` whose starting process is gone."""
-    leftovers = []
+def end_leftovers(experiments: Path) -> list[str]:
+    """Kill what runs of experiments in folder `experiments` whose starting process is gone; return their ids."""
+    left = {}
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError, ValueError):
-            flags = _manager_flags(process.cmdline())
-            ours = flags and Path(flags["--experiments-directory"]).resolve() == experiments.resolve()
-            mark = process.environ().get(MARK) if ours else None
-            if mark and not _is_alive(mark):
-                leftovers.append((process.pid, flags["--experiment-id"], int(flags["--port"])))
-    return leftovers
+            mark = process.environ().get(MARK)
+            folder = Path(mark.split(maxsplit=2)[2]) if mark else None
+            if folder and folder.parent == experiments.resolve() and not _is_alive(mark):
+                left[process] = folder.name
+    _kill(list(left))
+    return sorted(set(left.values()))
+
+
+def _kill(processes: list[psutil.Process]) -> None:
+    """Kill managers first, which would note of the others that something has killed them."""
+    managers = [process for process in processes if _is_manager(process)]
+    for group in (managers, processes):
+        for process in group:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(group, timeout=1)
+
+
+def _is_manager(process: psutil.Process) -> bool:
+    try:
+        return bool(_manager_flags(process.cmdline()))
+    except psutil.Error:
+        return False
 
 
 def _manager_flags(words: list[str]) -> dict[str, str]:
@@ -124,7 +141,8 @@ def _manager_flags(words: list[str]) -> dict[str, str]:
 
 
 def _mark(experiment) -> str:
-    return f"{os.getpid()} {OWN_START:.0f} {experiment.id}"
+    folder = Path(experiment.config.experiment_working_directory, experiment.id).resolve()
+    return f"{os.getpid()} {OWN_START:.0f} {folder}"
 
 
 def _is_alive(mark: str) -> bool:
@@ -155,7 +173,7 @@ def start_manager(experiment, port: int, events: Path, environ: dict[str, str]) 
     logging.getLogger("nni").addHandler(logging.NullHandler())
     events = Path(events).resolve()
     events.parent.mkdir(parents=True, exist_ok=True)
-    offset = events.stat().st_size if events.exists() else 0
+    offset = close_line(events)
     atexit.register(stop_manager, experiment)
     try:
         with _environment(_preload_environment(experiment, events) | environ), _patience():
@@ -168,6 +186,16 @@ def start_manager(experiment, port: int, events: Path, environ: dict[str, str]) 
         if isinstance(error, Exception):
             raise RuntimeError(f"NNI's manager did not start: {reason}") from error
         raise
+
+
+def close_line(path: Path) -> int:
+    """End a torn last line, to which the next one would be added; return the file's size."""
+    with open(path, "ab+") as file:
+        if size := file.tell():
+            file.seek(size - 1)
+            if file.read() != b"\n":
+                file.write(b"\n")
+        return file.tell()
 
 
 def _preload_environment(experiment, events: Path) -> dict[str, str]:
@@ -213,7 +241,7 @@ def _manager_runs() -> bool:
     """Tell whether a manager that this process has started lives."""
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.Error):
-            if child.status() != psutil.STATUS_ZOMBIE and _manager_flags(child.cmdline()):
+            if child.status() != psutil.STATUS_ZOMBIE and _is_manager(child):
                 return True
     return False
 
@@ -268,7 +296,13 @@ def read_events(path: Path, offset: int) -> tuple[list[dict], int]:
     except FileNotFoundError:
         return [], offset
     complete = data[: data.rfind(b"\n") + 1]
-    return [json.loads(line) for line in complete.splitlines()], offset + len(complete)
+    return list(_parsed(complete)), offset + len(complete)
+
+
+def _parsed(lines: bytes) -> Iterator[dict]:
+    for line in lines.splitlines():
+        with contextlib.suppress(ValueError):  # what a full disk or a kill has torn
+            yield json.loads(line)
 
 
 def stop_manager(experiment, seconds: float = STOP_SECONDS) -> None:
@@ -286,7 +320,7 @@ def stop_manager(experiment, seconds: float = STOP_SECONDS) -> None:
 
 def _ask_to_stop(experiment, seconds: float) -> None:
     """Ask the manager to shut down, and wait for it."""
-    managers = [process for process in _family(experiment) if _manager_flags(process.cmdline())]
+    managers = [process for process in _family(experiment) if _is_manager(process)]
     for manager in managers:
         manager.terminate()
     psutil.wait_procs(managers, timeout=seconds)
@@ -296,10 +330,7 @@ def _kill_family(experiment) -> None:
     """Kill all that the manager has started; again, as long as something new comes up."""
     deadline = time.monotonic() + 5
     while (family := _family(experiment)) and time.monotonic() < deadline:
-        for process in family:
-            with contextlib.suppress(psutil.Error):
-                process.kill()
-        psutil.wait_procs(family, timeout=1)
+        _kill(family)
 
 
 def _family(experiment) -> list[psutil.Process]:

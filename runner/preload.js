@@ -16,6 +16,7 @@ const { LOOPBACK, listenOnLoopback, schedule } = require('./shared.js');
 const NNI_VERSION = '3.0.0'; // as nni_node/package.json of nni 3.0 says
 const WRONG_NNI = 70; // exit status
 const RETRY_MS = 1000;
+const LAST_MS = 12000; // for a manager to stop whose driver is gone
 const TUNER_MS = 60000; // for the tuner's process to answer; NNI gives it 10 s, too few on a busy machine
 const LETTERS = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789';
 
@@ -34,10 +35,24 @@ const ended = new Set(); // ids of trials of whose end the tuner knows
 const causeOfCancel = new AsyncLocalStorage(); // why the code that is running now cancels trials
 let stopping = false;
 
+endWithDriver();
 hideFromChildren();
 listenOnLoopback();
 patched.push('net.Server.listen');
 repairWhenLoaded();
+
+// The manager lives no longer than the process that started it, also where that is killed: it stops as on SIGTERM.
+function endWithDriver() {
+    const driver = Number(process.env.HPO_MANAGED_BY?.split(' ')[0]);
+    const watch = setInterval(() => {
+        if (driver && process.ppid !== driver) {
+            clearInterval(watch);
+            setTimeout(() => process.exit(1), LAST_MS).unref();
+            process.kill(process.pid, 'SIGTERM');
+        }
+    }, RETRY_MS);
+    watch.unref();
+}
 
 // Tuner and trials inherit the manager's environment; they get NODE_OPTIONS as the user had it.
 function hideFromChildren() {
@@ -102,6 +117,7 @@ function repairService(V3asV1) {
 function repairManager(NNIManager) {
     wrap(NNIManager, 'onTrialJobMetrics', onTrialJobMetrics);
     wrap(NNIManager, 'stopExperiment', stopExperiment);
+    wrap(NNIManager, 'addRecoveredTrialJob', addRecoveredTrialJob);
     // NNI cancels trials for four reasons and tells its training service at most two apart.
     nameCause(NNIManager, 'onTunerCommand', 'early_stopped');
     nameCause(NNIManager, 'stopTrialIfOverMaxDurationLimit', 'timed_out');
@@ -257,9 +273,23 @@ async function getTrialJob(original, id) {
     return trial;
 }
 
+// Whether a trial has reported a finite number, or a dict with one as "default": NNI's tuners die of anything else.
+function isUsable(data) {
+    try {
+        const value = JSON.parse(JSON.parse(data).value); // NaN and Infinity are no JSON
+        return Number.isFinite(value?.default ?? value);
+    } catch {
+        return false;
+    }
+}
+
 // NNI drops metrics of a trial that it has not entered into its list yet, or no longer has there. The training service
 // knows each trial from its start on. A metric that comes after the end is stored, but kept from the tuner.
 async function onTrialJobMetrics(original, metric) {
+    if (!isUsable(metric.data)) {
+        console.error('runner/preload.js: not a finite number, nor a dict with one as "default":', metric.data);
+        return;
+    }
     if (metric.data.includes('"FINAL"')) {
         finals.add(metric.id);
     }
@@ -276,6 +306,14 @@ async function onTrialJobMetrics(original, metric) {
     });
     storing.set(metric.id, done);
     return stored;
+}
+
+// NNI numbers the new trials of a resumed experiment from 1, or from behind those that it runs again.
+function addRecoveredTrialJob(original, trials) {
+    const next = this.experimentProfile.nextSequenceId;
+    const recovered = original.call(this, trials);
+    this.experimentProfile.nextSequenceId = Math.max(next, this.experimentProfile.nextSequenceId);
+    return recovered;
 }
 
 // NNI waits for the tuner first, up to 30 s, and then ends one trial after the other, each up to 5 s.

@@ -7,6 +7,7 @@ them to the journal and makes the other files from it (`Results`); so no trial i
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -99,6 +100,11 @@ def told(result: dict) -> dict:
     return finite({name: value for name, value in result.items() if not name.startswith("test_")})
 
 
+def told_of(entry: dict) -> dict | None:
+    """Return what a tuner is told of a journal entry; None: it has no score."""
+    return told(entry["result"]) if entry["status"] in WITH_DEFAULT else None
+
+
 def weights_in(folder: Path) -> list[Path]:
     """Return the file of weights in a trial's folder: one or none."""
     return [path for path in (folder / "model.pt", folder / "model.npz") if path.exists()]
@@ -120,7 +126,8 @@ def append_line(path: Path, line: dict, sync: bool = True) -> None:
         size = os.fstat(handle).st_size
         if size and os.pread(handle, 1, size - 1) != b"\n":
             data = b"\n" + data
-        os.write(handle, data)
+        if os.write(handle, data) < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         if sync:
             os.fsync(handle)
     finally:
@@ -147,10 +154,12 @@ def outcome(end: dict | None, record: dict | None) -> tuple[str, str | None]:
     ended.
     """
     own_status = record["status"] if record else None
-    if own_status in WITH_DEFAULT or own_status == "failed":
+    if own_status in WITH_DEFAULT:
         return own_status, record.get("cause")
-    if end is None or end.get("cause") == "stopping":
+    if end is None or end.get("cause") == "stopping":  # it may have failed because the manager was gone
         return "interrupted", "the search ended first"
+    if own_status == "failed":
+        return own_status, record.get("cause")
     if end.get("cause") == "machine_lost":
         return "lost", "its machine dropped out while it ran"
     if end.get("cause") == "early_stopped":
@@ -172,6 +181,11 @@ def outcome(end: dict | None, record: dict | None) -> tuple[str, str | None]:
     return "failed", f"ended with exit status {end['exit_code']}"
 
 
+def key_of(start: dict) -> int | str:
+    """Return the journal's key for a trial: its parameter_id; one that was added in the web UI has none."""
+    return start["trial"] if start["parameter_id"] is None else start["parameter_id"]
+
+
 def journal_entry(start: dict, end: dict | None, record: dict | None) -> dict:
     """Return the journal's line for one trial. The record's parameters win: they are what the trial ran with.
 
@@ -181,11 +195,10 @@ def journal_entry(start: dict, end: dict | None, record: dict | None) -> dict:
     result = dict((record or {}).get("result") or {})
     if status not in WITH_DEFAULT:
         result.pop("default", None)
-    wall = (end or {}).get("time", time.time()) - start["time"]
-    identifier = start["parameter_id"]
+    ended = (end or {}).get("time") or start["time"] + ((record or {}).get("seconds") or time.time() - start["time"])
     return {
         "trial": start["trial"],
-        "parameter_id": start["trial"] if identifier is None else identifier,  # none for a trial added in the web UI
+        "parameter_id": key_of(start),
         "sequence": start["sequence"],
         "parameters": (record or {}).get("parameters") or flatten(start["parameters"]),
         "status": status,
@@ -193,7 +206,7 @@ def journal_entry(start: dict, end: dict | None, record: dict | None) -> dict:
         "result": result,
         "seeds": (record or {}).get("seeds", {}),
         "repeats": (record or {}).get("repeats", []),
-        "wall_seconds": round(wall, 3),
+        "wall_seconds": round(ended - start["time"], 3),
     }
 
 

@@ -58,11 +58,14 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--headless", action="store_true", help="without NNI's manager: no web UI, no port, no Node")
     parser.add_argument("--dask", metavar="ADDRESS", help="with --headless: the workers of this Dask scheduler run it")
     parser.add_argument("--resume", metavar="ID", type=experiment_id, help="go on with an experiment that was ended")
+    parser.add_argument("--view", metavar="ID", type=experiment_id, help="show an ended experiment in the web UI")
+    parser.add_argument("--list", action="store_true", help="print all experiments, and do nothing more")
     add_trial_flags(parser)
     args = parser.parse_args(arguments)
-    if args.resume:
-        args = resume.apply_request(parser, arguments, args.experiments.resolve() / args.resume)
-        args.id = args.resume
+    if identifier := args.resume or args.view:
+        args = resume.apply_request(parser, arguments, args.experiments.resolve() / identifier)
+        args.id = identifier
+    args.machines_file = str(args.machines.resolve()) if args.machines else None
     if args.concurrency is None and not args.machines:  # check_machines sets it otherwise
         args.concurrency = args.gpus or min(len(os.sched_getaffinity(0)), MOST_CONCURRENT)
     args.device = "cuda" if args.gpus else args.device
@@ -111,13 +114,13 @@ def experiment_id(text: str) -> str:
 def check(args: argparse.Namespace, space: dict) -> None:
     """Check all that can be wrong before a search begins; the last check trains for an epoch. Raises UserMistake."""
     check_request(args, space)
-    check_machine(args)
+    check_folder(args)
+    if not args.headless:
+        check_nni_can_start(args)
     if args.headless:
         check_headless(args)
     elif args.dask:
         raise UserMistake("--dask needs --headless")
-    elif args.resume:
-        raise UserMistake(f"--resume {args.id}: it ran with NNI's manager; only --headless searches can go on")
     if args.machines:
         check_machines(args)
     if args.resume:
@@ -184,10 +187,8 @@ def fixed_epochs(space: dict) -> int | None:
     return values[0] if len(values) == 1 else None
 
 
-def check_machine(args: argparse.Namespace) -> None:
-    """Find a used id, a leftover manager or a taken port before the start. Raises UserMistake."""
-    from runner.manager import check_nni, leftover_managers, next_free_port, port_is_free
-
+def check_folder(args: argparse.Namespace) -> None:
+    """Find a used id, or a folder that cannot be written, before the start. Raises UserMistake."""
     try:
         args.experiments.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -196,13 +197,14 @@ def check_machine(args: argparse.Namespace) -> None:
         raise UserMistake(f"--experiments {args.experiments}: no permission to write there")
     if args.id and not args.resume and (args.experiments / args.id).exists():
         raise UserMistake(f"--id {args.id}: {args.experiments / args.id} exists already; choose another id")
-    if args.headless:
-        return  # no manager and no port
-    for pid, identifier, port in leftover_managers(args.experiments):
-        raise UserMistake(
-            f"the manager of experiment {identifier} is still running on port {port}, though its nni_main.py is gone; "
-            f"end it first: kill {pid}"
-        )
+
+
+def check_nni_can_start(args: argparse.Namespace) -> None:
+    """Find a taken port or another NNI, and end what a killed search has left. Raises UserMistake."""
+    from runner.manager import check_nni, end_leftovers, next_free_port, port_is_free
+
+    for identifier in end_leftovers(args.experiments):
+        print(f"note: what was still running of experiment {identifier} has been ended; its nni_main.py is gone")
     if args.port is not None and not port_is_free(args.port):
         raise UserMistake(f"--port {args.port} is in use; {next_free_port(args.port)} is free")
     try:

@@ -13,24 +13,35 @@ import contextlib
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from runner.flags import UserMistake
-from runner.records import read_journal, write_atomic
+from runner.records import key_of, read_journal, write_atomic
 
 FIXED = ("task", "tuner", "objectives", "limit", "warm_start", "assessor", "headless")
 FIXED += ("seed", "split_seed", "test_seed", "repeats", "tonic")
 CHANGEABLE = ("trials", "duration", "trial_duration", "concurrency", "gpus", "threads", "device", "dask", "data_dir")
-CHANGEABLE += ("tensorboard",)
+CHANGEABLE += ("tensorboard", "machines")
 
 
 def save_request(folder: Path, args: argparse.Namespace, space: dict) -> None:
-    """Write search.json: what was asked for, and the search space as it was."""
+    """Write search.json: what was asked for last, the search space as it was, and when the experiment began."""
     asked = {name: getattr(args, name) for name in (*FIXED, *CHANGEABLE)}
+    asked["machines"] = args.machines_file
     if asked["data_dir"] is not None:
         asked["data_dir"] = str(Path(asked["data_dir"]).resolve())
-    write_atomic(folder / "search.json", json.dumps(asked | {"space": space}, indent=2).encode())
+    began = read_request(folder).get("started", time.time()) if args.resume else time.time()
+    write_atomic(folder / "search.json", json.dumps(asked | {"space": space, "started": began}, indent=2).encode())
+
+
+def read_request(folder: Path) -> dict:
+    """Return what search.json says. Raises UserMistake."""
+    try:
+        return json.loads((folder / "search.json").read_text())
+    except (OSError, ValueError) as error:
+        raise UserMistake(f"{folder} has no search.json that can be read ({error})") from None
 
 
 def apply_request(parser: argparse.ArgumentParser, arguments: list[str] | None, folder: Path) -> argparse.Namespace:
@@ -38,11 +49,8 @@ def apply_request(parser: argparse.ArgumentParser, arguments: list[str] | None, 
 
     Raises UserMistake where there is no such experiment, or a flag contradicts what cannot change.
     """
-    try:
-        saved = json.loads((folder / "search.json").read_text())
-    except (OSError, ValueError) as error:
-        raise UserMistake(f"--resume {folder.name}: {folder} has no search.json that can be read ({error})") from None
-    parser.set_defaults(**{name: saved[name] for name in (*FIXED, *CHANGEABLE)})
+    saved = read_request(folder)
+    parser.set_defaults(**{name: saved[name] for name in (*FIXED, *CHANGEABLE) if name in saved})
     args = parser.parse_args(arguments)
     for name in FIXED:
         if json.loads(json.dumps(getattr(args, name))) != saved[name]:
@@ -53,7 +61,7 @@ def apply_request(parser: argparse.ArgumentParser, arguments: list[str] | None, 
 
 def check_space_unchanged(folder: Path, space: dict) -> None:
     """Raise UserMistake where the search space is not the one that the experiment began with."""
-    if json.loads((folder / "search.json").read_text())["space"] != space:
+    if read_request(folder)["space"] != space:
         raise UserMistake(f"--resume {folder.name}: its search space has changed since; search.json has the old one")
 
 
@@ -75,15 +83,17 @@ def trials_of(folder: Path) -> tuple[list[tuple[dict, dict]], list[dict]]:
     """Return [(start event, journal entry)] of the trials that ended, and the start events of those cut off.
 
     A start event has the parameters as the tuner gave them, nested ones too; where it is lost, the journal's are taken.
+    Trials that were added in the web UI and cut off are not run again.
     """
     entries = {entry["parameter_id"]: entry for entry in read_journal(folder / "journal.jsonl")}
-    starts = {start["parameter_id"]: start for start in read_starts(folder / "events.jsonl")}
+    starts = {key_of(start): start for start in read_starts(folder / "events.jsonl")}
     names = ("trial", "sequence", "parameter_id", "parameters")
     for identifier, entry in entries.items():
         starts.setdefault(identifier, {"event": "start", **{name: entry[name] for name in names}})
     ended = {identifier for identifier, entry in entries.items() if entry["status"] != "interrupted"}
     finished = [(starts[identifier], entries[identifier]) for identifier in entries if identifier in ended]
-    return finished, [start for identifier, start in starts.items() if identifier not in ended]
+    again = [start for identifier, start in starts.items() if identifier not in ended]
+    return finished, [start for start in again if start["parameter_id"] is not None]
 
 
 def read_starts(path: Path) -> list[dict]:

@@ -15,14 +15,13 @@ from rich.table import Table
 from rich.text import Text
 
 from runner.manager import read_events
-from runner.records import STATUSES, WITH_DEFAULT, Results, journal_entry
+from runner.records import STATUSES, WITH_DEFAULT, Results, journal_entry, key_of
+from runner.watchdog import Watchdog
 
 POLL_SECONDS = 0.3
 LINE_SECONDS = 0.5  # where there is no terminal, at most so often a line of progress
-UNANSWERED = 10  # requests in a row after which the manager counts as gone
 EXHAUSTED_SECONDS = 5.0  # without a trial after which a tuner that has no more counts as done; NNI polls each 0.5 s
 MACHINES_SECONDS = 120.0  # without any of several machines after which the search ends
-TUNER_SECONDS = 10.0  # without a running trial after which a traceback of the tuner counts as its end
 LAST_LINES = 6  # of a failed trial's error output
 
 
@@ -41,45 +40,31 @@ class Search:
     counts: Counter = field(default_factory=Counter)  # trials by status
     machines: dict[str, dict] = field(default_factory=dict)  # newest event of each machine, where there are several
     finished: bool = False  # all trials of the budget have ended
-    _offset: int = 0
+    position: int = 0  # up to which the events are read
     _last_line: float = -LINE_SECONDS  # when a line was printed where there is no terminal
     _ended_before: int = 0  # trials that a resumed search began with
     _idle_since: float = field(default_factory=time.monotonic)
-    _last_running: float = field(default_factory=time.monotonic)
 
-    def follow(self, experiment) -> None:
-        """Show and record the search until its last trial has ended. Raises RuntimeError where the manager fails."""
-        misses = 0
+    def follow(self, experiment, slots: int) -> None:
+        """Show and record the search until its last trial has ended; `slots` trials run at once.
+
+        Raises Stalled where NNI stands still, and RuntimeError where going on is no use.
+        """
+        dog = Watchdog(experiment, self.results.folder, slots)
         with self.live():
             while not self.finished:
                 time.sleep(POLL_SECONDS)
-                try:
-                    status = experiment.get_status()
-                    misses = 0
-                except Exception as error:  # whatever the HTTP client raises
-                    misses += 1
-                    status = "no answer" if misses < UNANSWERED else "ERROR"
-                    reason = f"it does not answer ({type(error).__name__})"
-                else:
-                    reason = "it reports an error"
+                status = dog.ask(self)
                 self.poll()
-                if status == "ERROR":
-                    raise RuntimeError(f"NNI's manager failed: {reason}; see {self.results.folder / 'log'}")
-                self._check_tuner()
+                dog.look(self, status)
                 self._check_machines()
                 self.finished = status in ("DONE", "STOPPED") or self._exhausted(status)
         if status == "TUNER_NO_MORE_TRIAL":
             self.console.print("the search space is exhausted: the tuner has no more configurations")
 
-    def _check_tuner(self) -> None:
-        """NNI goes on for ever without trials when its tuner raises. Raises RuntimeError with what the tuner said."""
-        if self.running:
-            self._last_running = time.monotonic()
-        if time.monotonic() - self._last_running > TUNER_SECONDS:
-            log = self.results.folder / "log" / "dispatcher.log"
-            lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-            if "Traceback (most recent call last):" in lines:
-                raise RuntimeError(f"the tuner failed: {lines[-1]}; see {log}")
+    def machines_away(self) -> bool:
+        """Tell whether some of several machines are not there, so that free slots are nothing strange."""
+        return any(event["state"] != "up" for event in self.machines.values())
 
     def _check_machines(self) -> None:
         """Raises RuntimeError where all machines have been away for too long, or keep dropping out."""
@@ -111,9 +96,23 @@ class Search:
         self.counts.update(entry["status"] for entry in entries)
         self._ended_before = self.counts.total()
 
+    def settle(self) -> None:
+        """Enter what ended while nobody followed, and what was cut off; count what is known. Nothing may run now."""
+        events, self.position = read_events(self.events, 0)
+        starts = {key_of(event): event for event in events if event["event"] == "start"}  # the newest of each
+        ends = {event["trial"]: event for event in events if event["event"] == "end"}
+        known = {entry["parameter_id"]: entry for entry in self.results.entries}
+        for identifier, start in starts.items():
+            entry = known.get(identifier)
+            if entry is None or (entry["status"] == "interrupted" and entry["trial"] != start["trial"]):
+                self.take(start, ends.get(start["trial"]))
+        self.running, self.machines, self.counts = {}, {}, Counter()
+        self.count_earlier([entry for entry in self.results.entries if entry["status"] != "interrupted"])
+        self.results.name_best()  # whoever ran it before may have been killed before that
+
     def poll(self) -> None:
         """Take the events that have come since the last call."""
-        events, self._offset = read_events(self.events, self._offset)
+        events, self.position = read_events(self.events, self.position)
         for event in events:
             if event["event"] == "machine":
                 self._show_machine(event)
@@ -151,8 +150,8 @@ class Search:
 
     def line(self) -> str:
         """done / failed / running, best so far, time left, URL."""
-        ended, best = self.counts.total(), self.results.best
-        failed = ended - sum(self.counts[status] for status in (*WITH_DEFAULT, "interrupted"))
+        ended, best = self.counts.total() - self.counts["interrupted"], self.results.best
+        failed = ended - sum(self.counts[status] for status in WITH_DEFAULT)
         shown = f"best {best['result']['default']:.4f}" if best else "no result yet"
         counts = f"{ended}/{self.trials} done · {failed} failed · {len(self.running)} running"
         return f"{counts} · {shown} · {self._left()}{self.url}"

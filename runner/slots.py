@@ -7,7 +7,6 @@ multiprocessing.Process and a pipe and not a ProcessPoolExecutor, which hides ho
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import multiprocessing
 import os
 import pickle
@@ -20,9 +19,10 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import NamedTuple
 
+from runner.parents import die_with_parent
+
 MOST_PRINTED = 2**16  # bytes kept of what a trial printed
 GRACE_SECONDS = 5.0  # between SIGINT and SIGKILL, as NNI has it
-DIE_WITH_PARENT = 1  # prctl's PR_SET_PDEATHSIG
 
 
 class Ended(NamedTuple):
@@ -179,7 +179,7 @@ def serve(
     os.setsid()  # a terminal's Ctrl-C goes to the parent only, and what trials start can be killed with them
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    _die_with(parent)
+    die_with_parent(parent)
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -192,14 +192,6 @@ def serve(
             found = function(words, pipe.recv())
             sys.stdout.flush()
             pipe.send_bytes(pickle.dumps(found))
-
-
-def _die_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent is gone, however that ends. Linux only."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
-        if os.getppid() != parent:
-            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _printed(log: Path) -> bytes:

@@ -73,6 +73,10 @@ function form(number) {
     return { sequenceId: number, hyperParameters: { value, index: 0 } };
 }
 
+function final(id, value) {
+    return JSON.stringify({ trial_job_id: id, type: 'FINAL', value: JSON.stringify(value) });
+}
+
 function events(trial) {
     const lines = fs.readFileSync(eventsFile, 'utf8').trim().split('\n').map(line => JSON.parse(line));
     return lines.filter(event => event.trial === trial);
@@ -157,18 +161,38 @@ test('a metric is stored and told once, whether or not the manager lists its tri
     const service = await startService();
     const [listed, early] = await Promise.all([service.submitTrialJob(form(10)), service.submitTrialJob(form(11))]);
     const manager = fakeManager(service, [listed.id]);
-    const metrics = [listed, early].map(({ id }) => manager.onTrialJobMetrics({ id, data: `final of ${id}` }));
+    const metrics = [listed, early].map(({ id }) => manager.onTrialJobMetrics({ id, data: final(id, 0.5) }));
     service.v3.endTrial(listed.id, Date.now(), 0);
     assert.equal(await manager.requestTrialJobsStatus(), 1);
     await Promise.all(metrics);
     const told = manager.told.map(([command, content]) => command === 'EN' ? 'end' : content);
-    assert.deepEqual(told.slice().sort(), ['end', `final of ${listed.id}`, `final of ${early.id}`].sort());
-    assert.ok(told.indexOf('end') > told.indexOf(`final of ${listed.id}`));
-    await manager.onTrialJobMetrics({ id: listed.id, data: 'too late' });
-    assert.ok(manager.stored.includes('too late'));
+    assert.deepEqual(told.slice().sort(), ['end', final(listed.id, 0.5), final(early.id, 0.5)].sort());
+    assert.ok(told.indexOf('end') > told.indexOf(final(listed.id, 0.5)));
+    await manager.onTrialJobMetrics({ id: listed.id, data: final(listed.id, 0.9) });
+    assert.ok(manager.stored.includes(final(listed.id, 0.9)));
     assert.equal(manager.told.length, 3);
-    const finals = manager.stored.filter(entry => entry.startsWith('final'));
-    assert.deepEqual(finals.sort(), [`final of ${early.id}`, `final of ${listed.id}`].sort());
+    const finals = manager.stored.filter(entry => entry.includes('0.5'));
+    assert.deepEqual(finals.sort(), [final(early.id, 0.5), final(listed.id, 0.5)].sort());
+});
+
+test('what is no finite number does not reach the tuner, which would die of it', async () => {
+    const service = await startService();
+    const trial = await service.submitTrialJob(form(13));
+    const manager = fakeManager(service, [trial.id]);
+    for (const value of ['text', null, [1], {}, { accuracy: 1 }, { default: 'text' }, { default: null }]) {
+        await manager.onTrialJobMetrics({ id: trial.id, data: final(trial.id, value) });
+    }
+    await manager.onTrialJobMetrics({ id: trial.id, data: '{"type": "FINAL", "value": "{\\"default\\": NaN}"}' });
+    assert.deepEqual([manager.stored, manager.told], [[], []]);
+    await manager.onTrialJobMetrics({ id: trial.id, data: final(trial.id, { default: 0, note: 1 }) });
+    assert.equal(manager.told.length, 1);
+});
+
+test('a resumed experiment goes on counting', () => {
+    const manager = fakeManager({ trialJobs: {} });
+    manager.experimentProfile.nextSequenceId = 7;
+    assert.equal(manager.addRecoveredTrialJob([{ status: 'SUCCEEDED', sequenceId: 6 }]), 0);
+    assert.equal(manager.experimentProfile.nextSequenceId, 7);
 });
 
 test('a trial that ends while its status is being stored has its end stored, too', async () => {

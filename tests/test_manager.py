@@ -427,19 +427,15 @@ def test_next_free_port_has_an_end():
 
 
 @pytest.mark.parametrize("driver_lives, expected", [(True, []), (False, ["orphan"])])
-def test_leftover_managers(tmp_path, driver_lives, expected):
-    main = tmp_path / "nni_node" / "main.js"
-    main.parent.mkdir()
-    main.write_text("setTimeout(() => {}, 60000);")
+def test_what_a_killed_search_has_left_is_ended(tmp_path, driver_lives, expected):
     driver = psutil.Process()
-    mark = f"{driver.pid} {driver.create_time() if driver_lives else 1} orphan"
-    flags = ["--port", "8123", "--experiment-id", "orphan", "--experiments-directory", str(tmp_path)]
-    process = subprocess.Popen([NNI_NODE / "node", main, *flags], env={manager.MARK: mark})
+    began = driver.create_time() if driver_lives else 1
+    mark = f"{driver.pid} {began:.0f} {tmp_path / 'experiments' / 'orphan'}"
+    process = subprocess.Popen(["sleep", "60"], env={manager.MARK: mark})
     try:
-        assert [entry[1] for entry in manager.leftover_managers(tmp_path)] == expected
-        assert manager.leftover_managers(tmp_path / "other") == []
-        if expected:
-            assert manager.leftover_managers(tmp_path) == [(process.pid, "orphan", 8123)]
+        assert manager.end_leftovers(tmp_path / "others") == []
+        assert manager.end_leftovers(tmp_path / "experiments") == expected
+        assert psutil.pid_exists(process.pid) == driver_lives
     finally:
         process.kill()
         process.wait()
@@ -452,11 +448,16 @@ def test_read_events_leaves_a_torn_line(tmp_path):
     assert manager.read_events(path, 0) == ([{"event": "loaded"}], 20)
     path.write_bytes(b'{"event": "loaded"}\n{"event": "start"}\n')
     assert manager.read_events(path, 20) == ([{"event": "start"}], 39)
+    path.write_bytes(b'{"event": "lo')
+    assert manager.close_line(path) == 14 == manager.close_line(path)
+    path.write_bytes(path.read_bytes() + b'{"event": "start"}\n')
+    assert manager.read_events(path, 0) == ([{"event": "start"}], 33)
 
 
 def test_stop_is_bounded_and_ctrl_c_during_it_leaves_nothing(tmp_path):
     """A manager that does not heed SIGTERM, with a trial below it that has lost its parent."""
-    experiment = SimpleNamespace(id="deaf", _proc=None, port=None, stop=lambda: None)
+    config = SimpleNamespace(experiment_working_directory=tmp_path)
+    experiment = SimpleNamespace(id="deaf", config=config, _proc=None, port=None, stop=lambda: None)
     main = tmp_path / "nni_node" / "main.js"
     main.parent.mkdir()
     main.write_text(

@@ -35,6 +35,8 @@ def results(tmp_path):
         ({"exit_code": 0, "final": True}, None, "lost"),
         ({"exit_code": 1}, {"status": "failed", "cause": "ValueError: x"}, "failed"),
         ({"exit_code": 3}, None, "failed"),
+        ({"exit_code": 1, "cause": "stopping"}, {"status": "failed", "cause": "ConnectionError: x"}, "interrupted"),
+        (None, {"status": "ok", "cause": None}, "ok"),
         ({"exit_code": None, "signal": "SIGKILL"}, None, "killed"),
         ({"exit_code": None, "cause": "user"}, {"status": "interrupted", "result": {"default": 0.5}}, "killed"),
         (

@@ -127,6 +127,23 @@ class AskTellTuner(Tuner):
                 if value is not None and not self._is_known(parameters):
                     self._learn(parameters, value if isinstance(value, dict) else {"default": value})
 
+    def take_up(self, finished: list[tuple[dict, dict | None]], pending: dict[int, dict]) -> None:
+        """Go on with a search: learn from trials (parameters, metrics; None: failed), and know those that run again.
+
+        `pending` has the parameters of the latter by the parameter_id under which they are told.
+        """
+        with self.lock:
+            for parameters, metrics in finished:
+                self._learn(parameters, metrics or {})
+            for identifier, parameters in pending.items():
+                trial = self._imported(parameters)
+                if trial is not None:
+                    self.pending[identifier] = trial
+                    try:
+                        trial.handle = self._adopt(trial.point)
+                    except Exception:
+                        log.exception("the engine did not take a pending configuration")
+
     def _is_known(self, parameters: dict) -> bool:
         """Whether the configuration was learnt from already, as after a resume from the journal."""
         try:

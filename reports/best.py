@@ -55,7 +55,7 @@ def aim_sentences(search: Search) -> list[str]:
     if search.aim.limits:
         bounds = " and ".join(f"{metric} {sign} {short(bound)}" for metric, sign, bound in search.aim.limits)
         said.append(
-            f"{len(search.within)} of {amount(len(search.scored), 'trial')} with a score keep {bounds}; they come first."
+            f"{len(search.within)} of {amount(len(search.scored), 'trial')} with a score keep {bounds} and come first."
             if search.within
             else f"No trial keeps {bounds}: the best is one that does not."
         )

@@ -8,7 +8,7 @@ import statistics
 from reports.findings import causes
 from reports.importance import Importance
 from reports.parameters import Parameter, short, told
-from reports.read import HOPELESS, Search, is_scored, pareto_front, score
+from reports.read import HOPELESS, Search, is_scored, score
 
 BLUE, ORANGE, GREEN, GREY, RED = "#2f6db3", "#d9661f", "#3d8b4f", "#8a8f98", "#b3332f"
 WIDTH = 5.2  # inches of a figure
@@ -86,10 +86,11 @@ def _legend_below(figure, **more) -> None:
 
 def best_so_far(search: Search) -> tuple[list[int], list[float]]:
     """Return (numbers of the trials that bettered all before them, their scores); the first trial is number 1."""
-    places, best = [], []
-    for place, entry in enumerate(search.entries, 1):
-        if is_scored(entry) and (not best or score(entry) > best[-1]):
-            places.append(place)
+    places, best, least = [], [], None
+    for number, entry in enumerate(search.entries, 1):
+        if is_scored(entry) and (least is None or search.place(entry) < least):
+            least = search.place(entry)
+            places.append(number)
             best.append(score(entry))
     return places, best
 
@@ -199,7 +200,7 @@ def _log_axis(axes) -> None:
 def train_validation_test(search: Search):
     """The three accuracies of each trial, the trials ordered by validation."""
     figure, axes = new_figure(3.5)
-    ranked = search.ranking
+    ranked = sorted(search.scored, key=score, reverse=True)
     places = range(1, len(ranked) + 1)
     low = lowest_shown([score(entry) for entry in ranked])
     for metric, label, color in (
@@ -256,7 +257,7 @@ def pareto(search: Search):
     """The first two objectives of all trials, and the front."""
     figure, axes = new_figure(3.4)
     (first, _), (second, direction) = search.objectives[:2]
-    front = pareto_front(search.scored, search.objectives)
+    front = search.front
     having = [entry for entry in search.scored if first in entry["result"] and second in entry["result"]]
     for entries, style in ((having, {"color": BLUE, "label": "trial"}), (front, {"color": ORANGE, "label": "front"})):
         x, y = ([entry["result"][name] for entry in entries] for name in (second, first))

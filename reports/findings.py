@@ -7,16 +7,15 @@ import statistics
 from collections import Counter
 from dataclasses import dataclass, field
 
+from reports.best import amount, best_sentences, ordinal
 from reports.importance import Importance
 from reports.parameters import Parameter, beyond, refusal, short, told
-from reports.read import HOPELESS, Search, is_scored, pareto_front, score
+from reports.read import HOPELESS, Search, is_scored, score
 
 TOP = 5  # trials that are asked where they lie
 SELDOM = 0.02  # a parameter that explains less than this part of the scores' variation matters little
 NARROW = 20  # scored trials from which on ranges are narrowed to those of the best
 UNSURE = 0.25  # a forest that foretells less than this part of the variation has found little more than chance
-NEAR = 0.005  # scores so close to the best are told apart by luck as much as by their parameters
-GAP = 0.05  # training minus validation accuracy of the best trials that counts as learning by heart
 SEPARATES = 0.75  # rank statistic from which on a parameter tells hopeless nets from others
 
 
@@ -63,11 +62,6 @@ def find(search: Search, importances: list[Importance]) -> Findings:
     return found
 
 
-def amount(number: int, thing: str) -> str:
-    """1 trial, 2 trials."""
-    return f"{number} {thing}{'' if number == 1 else 's'}"
-
-
 def trials_sentences(search: Search) -> list[str]:
     """How many trials ended how, and whether all have."""
     counts = ", ".join(f"{number} {status}" for status, number in search.statuses.most_common())
@@ -80,44 +74,6 @@ def trials_sentences(search: Search) -> list[str]:
     if search.torn:
         said.append(f"{amount(search.torn, 'line')} of the journal cannot be read; what it held is not shown.")
     return said
-
-
-def best_sentences(search: Search) -> list[str]:
-    """The best trial, how it compares with its neighbours, and what its figures mean."""
-    best = search.ranking[0]
-    result = best["result"]
-    named = {"train_accuracy": "training", "test_accuracy": "test"}
-    others = [f"{name} {result[key]:.4f}" for key, name in named.items() if key in result]
-    said = [
-        f"The best is trial {best['trial']} (the {ordinal(best['sequence'] + 1)} that started): {search.score_name} "
-        f"{score(best):.4f}" + (f", {', '.join(others)}." if others else ".")
-    ]
-    near = sum(score(best) - score(entry) <= NEAR for entry in search.scored) - 1
-    if near:
-        said.append(
-            f"{amount(near, 'other trial')} came within {NEAR} of it; which of them is first is luck as much as merit."
-        )
-    if len(search.scored) > 1:
-        said.append(
-            f"Its {search.score_name} is the greatest of {len(search.scored)} and so too good by nature; --retrain "
-            "tells what the configuration reaches on other splits."
-        )
-    gaps = [e["result"]["train_accuracy"] - score(e) for e in search.ranking[:10] if "train_accuracy" in e["result"]]
-    if gaps and (gap := statistics.median(gaps)) > GAP:
-        said.append(
-            f"The best trials are better on what they learnt by {gap:.3f} (median of {len(gaps)}): they overfit, so "
-            "regularisation, augmentation or a smaller net is worth a place in the search space."
-        )
-    if search.objectives and (front := pareto_front(search.scored, search.objectives)):
-        named = " and ".join(f"{name} ({'greatest' if way == 'max' else 'least'})" for name, way in search.objectives)
-        said.append(f"For {named} {amount(len(front), 'trial')} form the Pareto front: nothing is better in all.")
-    return said
-
-
-def ordinal(number: int) -> str:
-    """1st, 2nd, 3rd, 4th, 11th."""
-    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
-    return f"{number}{ending}"
 
 
 def find_edges(search: Search) -> list[Edge]:

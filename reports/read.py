@@ -14,6 +14,7 @@ from reports.parameters import Parameter, parameters_of
 from runner.flags import UserMistake
 from runner.records import WITH_DEFAULT, read_journal, read_record
 from search_spaces import load_space
+from tuners.aim import Aim, parse_objectives
 
 HOPELESS = ("silent", "saturated")  # scored, but such a net computes nothing
 CURVES = 5  # trials whose learning curves are read
@@ -30,7 +31,7 @@ class Search:
     parameters: list[Parameter]
     running: int = 0  # trials that have started and not ended
     torn: int = 0  # lines of the journal that cannot be read
-    objectives: list[tuple[str, str]] = field(default_factory=list)  # (metric, max | min); two or more, or none
+    aim: Aim = field(default_factory=Aim)  # what it searched for, and within which limits
 
     @property
     def name(self) -> str:
@@ -44,8 +45,28 @@ class Search:
 
     @cached_property
     def ranking(self) -> list[dict]:
-        """The trials with a score, best first; of equals the one that was started first."""
-        return sorted(self.scored, key=lambda entry: (-score(entry), entry["sequence"]))
+        """The trials with a score, best first by `place`; of equals the one that was started first."""
+        return sorted(self.scored, key=lambda entry: (self.place(entry), entry["sequence"]))
+
+    def place(self, entry: dict) -> tuple:
+        """What ranks a trial, the less the better: within the limits before others, then by the first objective."""
+        scores = self.aim.scores(entry["result"])
+        return scores is None, not self.aim.is_kept(entry["result"]), -scores[0] if scores else 0.0
+
+    @cached_property
+    def within(self) -> list[dict]:
+        """The trials with a score that keep the limits."""
+        return [entry for entry in self.scored if self.aim.is_kept(entry["result"])]
+
+    @property
+    def objectives(self) -> list[tuple[str, str]]:
+        """The objectives (metric, max | min) where there are several, else none."""
+        return self.aim.objectives if len(self.aim.objectives) > 1 else []
+
+    @cached_property
+    def front(self) -> list[dict]:
+        """The trials on the Pareto front of several objectives."""
+        return pareto_front(self.within, self.objectives) if self.objectives else []
 
     @cached_property
     def statuses(self) -> Counter:
@@ -99,8 +120,7 @@ def read_search(folder: Path) -> Search:
     task = facts.get("task") or _task_of(folder, entries)
     parameters = parameters_of(facts.get("space") or _space_of(task), entries, task)
     entries = [_fitting(entry, parameters) for entry in entries]
-    objectives = parse_objectives(facts.get("objectives"))
-    return Search(folder, task, facts, entries, parameters, running, torn, objectives)
+    return Search(folder, task, facts, entries, parameters, running, torn, read_aim(facts))
 
 
 def _journal(path: Path) -> tuple[list[dict], int]:
@@ -168,18 +188,12 @@ def _space_of(task: str) -> dict:
         return {}
 
 
-def parse_objectives(given) -> list[tuple[str, str]]:
-    """Return [("default", "max"), ("energy_nj", "min")] from "default:max,energy_nj:min" or what says the same.
-
-    One objective or none gives an empty list.
-    """
-    if isinstance(given, str):
-        given = given.split(",")
-    if isinstance(given, dict):
-        given = list(given.items())
-    pairs = [tuple(item.split(":")) if isinstance(item, str) else tuple(item) for item in given or ()]
-    pairs = [(pair[0].strip(), "min" if str(pair[-1]).strip().startswith("min") else "max") for pair in pairs if pair]
-    return pairs if len(pairs) > 1 else []
+def read_aim(facts: dict) -> Aim:
+    """Return what search.json says that was searched for; the default where it says nothing."""
+    aim = Aim(limits=[tuple(limit) for limit in facts.get("limit") or ()])
+    if given := facts.get("objectives"):
+        aim.objectives = parse_objectives(given) if isinstance(given, str) else [tuple(pair) for pair in given]
+    return aim
 
 
 def pareto_front(entries: list[dict], objectives: list[tuple[str, str]]) -> list[dict]:

@@ -15,7 +15,7 @@ from reports.page import Picture, Section, file_name, space_text, write_page
 from reports.parallel import MOST_LINES
 from reports.parallel import parallel as draw_parallel
 from reports.parameters import short
-from reports.read import Search, pareto_front
+from reports.read import Search
 from runner.records import write_atomic
 
 SHOWN = 5  # trials in the table of the best
@@ -74,6 +74,7 @@ def overview(search: Search, findings: Findings) -> Section:
         "test_accuracy": "test accuracy",
         "synaptic_operations": "operations per inference",
     }
+    metrics = {name: draw.labelled(name) for name in search.aim.metrics if name not in metrics} | metrics
     for key, label in metrics.items():
         if any(key in entry["result"] for entry in best):
             rows.append([label, *(entry["result"].get(key, "") for entry in best)])
@@ -146,7 +147,7 @@ def final_text(finals: list[Final]) -> str:
 
 def front(search: Search) -> Section:
     """The Pareto front of a search with several objectives."""
-    if not search.objectives or not (found := pareto_front(search.scored, search.objectives)):
+    if not (found := search.front):
         return Section("")
     names = [name for name, _ in search.objectives]
     rows = [["trial", *map(draw.labelled, names)]]

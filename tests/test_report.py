@@ -20,8 +20,8 @@ from reports.findings import causes, find, find_edges, separation
 from reports.importance import importances, make_study
 from reports.page import Picture, Section, write_page
 from reports.parameters import Parameter, beyond
-from reports.read import pareto_front, parse_objectives, read_search
-from runner.records import write_record
+from reports.read import pareto_front, read_search
+from runner.records import Results, write_record
 from runner.retrain import mean_interval, paired_difference, paired_p_value
 
 ROOT = Path(__file__).parent.parent
@@ -186,10 +186,44 @@ def test_counts_by_cause_and_what_was_wasted(tmp_path):
 def test_pareto_front_by_hand():
     points = [(0.9, 10), (0.8, 5), (0.8, 4), (0.7, 8), (0.95, 30), (0.9, 10)]  # accuracy up, energy down
     entries = [entry(k, score, energy_nj=energy) for k, (score, energy) in enumerate(points)]
-    objectives = parse_objectives("default:max,energy_nj:min")
+    objectives = [("default", "max"), ("energy_nj", "min")]
     front = pareto_front([*entries, entry(9, 1.0)], objectives)  # the last has no energy
     assert [line["trial"] for line in front] == ["t4", "t0", "t5", "t2"]
-    assert parse_objectives("default:max") == [] and parse_objectives({"a": "min", "b": "max"})[0] == ("a", "min")
+
+
+AIMED = [(0.9, 300), (0.8, 50), (0.7, 40), (0.95, 500), (0.8, 90)]  # accuracy, energy
+
+
+@pytest.mark.parametrize(
+    ("facts", "ranking"),
+    [
+        ({}, ["t3", "t0", "t1", "t4", "t2"]),
+        ({"objectives": [["energy_nj", "min"], ["default", "max"]]}, ["t2", "t1", "t4", "t0", "t3"]),
+        ({"objectives": [["energy_nj", "min"]]}, ["t2", "t1", "t4", "t0", "t3"]),
+        ({"limit": [["energy_nj", "<", 100.0]]}, ["t1", "t4", "t2", "t3", "t0"]),
+        ({"limit": [["energy_nj", "<", 10.0]]}, ["t3", "t0", "t1", "t4", "t2"]),
+        ({"objectives": "energy_nj:max", "limit": [["energy_nj", "<", 100.0]]}, ["t4", "t1", "t2", "t3", "t0"]),
+    ],
+)
+def test_the_ranking_is_the_searchs_own(tmp_path, facts, ranking):
+    """Within the limits first, then by the first objective: as best.json has it (runner.records.Results)."""
+    entries = [entry(k, score, energy_nj=energy) for k, (score, energy) in enumerate(AIMED)]
+    search = read_search(experiment(tmp_path / "e", entries, **facts))
+    assert [line["trial"] for line in search.ranking] == ranking
+    results = Results(tmp_path / "e", lambda parameters: "", search.aim)
+    assert [line["trial"] for line in results.ranking()] == ranking
+    text = " ".join(find(search, []).best)
+    assert f"The best is trial {ranking[0]}" in text
+    assert ("ranked by energy_nj" in text) == ("objectives" in facts) and ("energy_nj <" in text) == ("limit" in facts)
+    assert draw.best_so_far(search)[0][-1] == 1 + int(ranking[0][1:])
+
+
+def test_a_front_keeps_the_limits(tmp_path):
+    entries = [entry(k, score, energy_nj=energy) for k, (score, energy) in enumerate(AIMED)]
+    facts = {"objectives": "default:max,energy_nj:min", "limit": [["default", ">", 0.75]]}
+    search = read_search(experiment(tmp_path / "e", [*entries, entry(9, 1.0)], **facts))  # the last has no energy
+    assert [line["trial"] for line in search.front] == ["t3", "t0", "t1"]
+    assert search.ranking[0]["trial"] == "t3" and search.ranking[-1]["trial"] == "t9"
 
 
 def record(split, seed, validation, test, confusion=None):

@@ -36,7 +36,7 @@ def test_a_stack_learns_what_each_net_learns_alone(few, changes):
     seeds = [0, 5]
     together = train_stack(nets, seeds, few)
     for params, seed, (validation, test) in zip(nets, seeds, together, strict=True):
-        alone, _, _ = train(params, few, lambda metrics: None, "cpu", seed)
+        alone, *_ = train(params, few, lambda metrics: None, "cpu", seed)
         assert alone["fully_sharpened"] == 1
         # rounding differs, and a sharp step turns it into other bits: a few of 107 and 120 samples
         assert validation == pytest.approx(alone["default"], abs=0.06)

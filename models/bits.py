@@ -44,41 +44,43 @@ def _memory(net: RSNN | WhetstoneNet, bits: int) -> float:
 
 @torch.no_grad()
 def snap_integer(net: RSNN | WhetstoneNet, bits: int) -> RSNN | WhetstoneNet:
-    """Return the net with all that it reckons with as multiples of few steps; sums may be as wide as they need.
+    """Return the net with whole numbers for weights, thresholds and biases; sums may be as wide as they need.
 
-    Weights that meet in a neuron share a step, of which its threshold, bias and adaptation are multiples; decays are
-    multiples of DECAY_STEP. A batch norm goes into the weights before.
+    Weights that meet in a neuron are counted in one step, and its threshold, bias and adaptation in the same: a neuron
+    does not care for the unit. Decays are multiples of DECAY_STEP. A batch norm goes into the weights before.
     """
     if isinstance(net, WhetstoneNet):
         return _snap_units(net.folded(), bits)
     cell = net.hidden
-    step = _snap_together([net.input.weight, cell.recurrent.weight], bits)
+    step = _count_in_steps([net.input.weight, cell.recurrent.weight], bits)
     for values in (cell.recurrent.bias, net.adapt_strength, cell.threshold):
-        values.copy_(on_grid(values, step))
-    cell.threshold.clamp_(min=float(step))  # 0 would fire without input
-    net.readout.bias.copy_(on_grid(net.readout.bias, _snap_together([net.readout.weight], bits)))
+        values.copy_(torch.round(values / step))
+    cell.threshold.clamp_(min=1)  # 0 would fire without input
+    net.readout.bias.copy_(torch.round(net.readout.bias / _count_in_steps([net.readout.weight], bits)))
     for decay in (cell.beta, net.output.beta, net.adapt_decay):
         decay.copy_(on_grid(decay, DECAY_STEP))
     return net
 
 
 def _snap_units(net: WhetstoneNet, bits: int) -> WhetstoneNet:
-    """A unit compares its sum with threshold - bias, so that is what must be a multiple.
+    """A unit compares its sum with threshold - bias, which thus is what must be whole; pixels are whole numbers too.
 
-    It is kept half a step lower: no whole sum lies there, so that the rounding of floats decides nothing.
+    Half a step is taken off: whole sums are never there, so that rounding cannot decide.
     """
     threshold = THRESHOLD[net.params.activation]
     for layer, link in enumerate(net.links):
-        step = _snap_together([link.weight], bits) * (1 if layer else PIXEL_STEP)
-        link.bias.copy_(threshold - on_grid(threshold - link.bias, step) + step / 2)
+        unit = 1 if layer else PIXEL_STEP
+        step = _count_in_steps([link.weight], bits) * unit
+        link.weight.div_(unit)
+        link.bias.copy_(threshold - torch.round((threshold - link.bias) / step) + 0.5)
     return net
 
 
-def _snap_together(weights: list[nn.Parameter], bits: int) -> torch.Tensor:
-    """Put weights on one grid, in place; return its step."""
+def _count_in_steps(weights: list[nn.Parameter], bits: int) -> torch.Tensor:
+    """Replace weights by whole numbers of one step; return the step."""
     step = step_of(torch.cat([weight.flatten() for weight in weights]), bits)
     for weight in weights:
-        weight.copy_(on_grid(weight, step))
+        weight.copy_(torch.round(weight / step))
     return step
 
 

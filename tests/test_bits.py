@@ -44,22 +44,21 @@ def test_accuracy_against_bits(kind):
     assert rows[3]["footprint_bytes"] < footprint_bytes([*weights], [])
 
 
-def whole(values, step):
-    """Return values / step as integers, and see that they are."""
-    numbers = np.asarray(values, np.float64) / step
+def whole(values):
+    """Return values as integers, and see that they are."""
+    numbers = np.asarray(values, np.float64)
     assert np.abs(numbers - np.round(numbers)).max() < 1e-3
     return np.round(numbers).astype(np.int64)
 
 
 def test_an_integer_recurrent_net_is_reckoned_with_integers():
-    """At step t potentials are integers of 4096^-t, in steps of the weights; Python's integers do not overflow."""
+    """At step t potentials are integers of 4096^-t; Python's integers do not overflow."""
     params = EpropParams(neurons=12, alif_fraction=0.5, adapt_strength=0.2, recurrent_gain=2.0, input_gain=3.0)
     net = snap_integer(RSNN(params, 6, 3, seed=3), 5)
-    weights = [layer.weight.detach().numpy() for layer in (net.input, net.hidden.recurrent)]
-    step = max(abs(weight).max() for weight in weights) / 15
-    w_in, w_rec, threshold, rise = (whole(each, step) for each in (*weights, net.hidden.threshold, net.adapt_strength))
+    weights = [weight.detach().numpy() for weight in net.weights()[:2]]
+    w_in, w_rec, threshold, rise = map(whole, (*weights, net.hidden.threshold, net.adapt_strength))
     assert max(abs(w_in).max(), abs(w_rec).max()) == 15 and threshold.min() >= 1
-    decay, fade = (int(whole(each, 2.0**-12)[0]) for each in (net.hidden.beta, net.adapt_decay))
+    decay, fade = (int(whole(4096 * each)[0]) for each in (net.hidden.beta, net.adapt_decay))
     x = (np.random.default_rng(0).random((1, 15, 6)) < 0.4).astype(np.uint8)
     v = raised = z = np.zeros(12, dtype=object)
     fired = []
@@ -81,9 +80,9 @@ def test_an_integer_whetstone_net_is_reckoned_with_integers():
     activity = splits.test.x.reshape(len(splits.test.x), -1).astype(np.int64)
     for layer, link in enumerate(net.links):
         weight, bias = (each.detach().numpy().astype(np.float64) for each in (link.weight, link.bias))
-        step = abs(weight).max() / (7 if layer else 7 * 255)
-        threshold = whole(0.5 - bias + step / 2, step)
-        activity = (activity @ whole(weight, abs(weight).max() / 7).T >= threshold).astype(np.int64)
+        weight = whole(weight if layer else weight / 255)
+        assert abs(weight).max() == 7
+        activity = (activity @ weight.T >= whole(1 - bias)).astype(np.int64)  # 0.5 of the unit, 0.5 for safety
     votes = (2 * activity - 1) @ (2 * net.decoder.key.numpy().astype(np.int64) - 1).T
     assert np.array_equal(votes.argmax(1), predictions(net, Images(splits.test, "cpu")))
 

@@ -12,9 +12,10 @@ import pytest
 from loaders import Data
 from setup_hpo import Splits, load_splits
 from simulator import objective
+from simulator.networks import build
 from simulator.objective import VALIDATION_SEED, accuracy, flat_images, rebuild, train_streamnet
 from simulator.params import StreamnetParams
-from simulator.run import Images, run
+from simulator.run import Images, Record, run
 
 DIGITS = StreamnetParams(
     steps=16, tau_out=6.8, tau_input=3.4, tau_mod=0.52, trace_pre=0.33, trace_post=0.8, trace_mod=0.31, alpha=0.38,
@@ -76,6 +77,22 @@ def test_operations_are_counted_as_defined(digits):
     inputs = encode_images(shown.images, DIGITS.steps, VALIDATION_SEED).sum()
     assert metrics["synaptic_operations"] == pytest.approx(10 * inputs / 320)
     assert metrics["spikes_per_inference"] == pytest.approx(record.spikes / 320, rel=0.01)
+    assert metrics["effective_acs"] == metrics["synaptic_operations"] and metrics["effective_macs"] == 0
+    assert metrics["dense_operations"] == 16 * 64 * 10  # steps, pixels, classes
+    assert metrics["activation_sparsity"] == pytest.approx(1 - metrics["spikes_per_inference"] / (16 * 10))
+
+
+def test_costs_of_a_mushroom_body_by_hand():
+    net = build(MUSHROOM, 64, 10, seed=0)
+    found = objective.costs(net, MUSHROOM, Record(np.zeros((4, 10)), spikes=160, operations=400, backend="", reason=""))
+    assert found["spikes_per_inference"] == 40 and found["synaptic_operations"] == 100
+    # from the input to 64 glomeruli one to one, and the lateral neuron; inhibition; glomeruli to 500 Kenyon cells; ...
+    sizes = 64 + 64 + 64 + 64 + 64 * 500 + 500 + 500 * 10
+    assert found["dense_operations"] == 16 * sizes
+    assert found["activation_sparsity"] == pytest.approx(1 - 40 / (16 * (64 + 1 + 1 + 500 + 10)))
+    absent = 64 * 500 - net.elements["kc"].synapses[0].mask.sum() + 64  # and w_glom_inh is 0
+    absent += (net.elements["o"].synapses[0].weights == 0).sum()
+    assert found["connection_sparsity"] == pytest.approx(absent / sizes)
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,7 @@ def test_digits_are_learned_and_scored_sharp():
     assert reports[-1]["default"] == forced[-1] == reports[-1]["validation_accuracy"] == metrics["default"]
     assert reports[3]["validation_accuracy"] == metrics["accuracy_before_sharpening"] > forced[3]
     assert all(type(value) in (int, float) and math.isfinite(value) for value in metrics.values())
+    assert (result.predicted == digits().test.y).mean() == pytest.approx(metrics["test_accuracy"])
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ TUNERS = {
     "random": random,
     "grid": grid,
 }
-DEFAULT_TUNER = "gp"  # the fewest evaluations on each problem of benchmarks.tuners
+DEFAULT_TUNER = "gp"  # few evaluations, see benchmarks.tuners
 WITH_AIMS = ("gp", "tpe", "nsga2")  # take several objectives and limits
 WITH_JOURNAL = ("gp", "tpe", "nsga2", "qmc", "forest")  # learn from an earlier search's journal
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from dataclasses import dataclass, field
 from numbers import Real
 
@@ -47,9 +48,16 @@ class Aim:
     def front(self, candidates: list[dict]) -> list[bool]:
         """Tell for each dict of metrics whether it is on the Pareto front: within the limits, and no other within them
         is at least as good in every objective and better in one."""
+        import numpy as np  # not at the top: who reads a command line needs none
+
         scores = [self.scores(metrics) if self.is_kept(metrics) else None for metrics in candidates]
-        known = [score for score in scores if score is not None]
-        return [score is not None and not any(_dominates(other, score) for other in known) for score in scores]
+        known = sorted({score for score in scores if score is not None}, reverse=True)  # who dominates comes before
+        front = np.empty((0, len(self.objectives)))
+        for score in known:
+            if not (front >= score).all(1).any():
+                front = np.vstack([front, score])
+        best = set(map(tuple, front.tolist()))
+        return [score in best for score in scores]
 
 
 def parse_objectives(text: str) -> list[tuple[str, str]]:
@@ -77,10 +85,6 @@ def parse_limit(text: str) -> tuple[str, str, float]:
     return match[1], match[2], bound
 
 
-def _dominates(one: tuple, other: tuple) -> bool:
-    return one != other and all(a >= b for a, b in zip(one, other, strict=True))
-
-
 def _finite(value) -> float | None:
     is_number = isinstance(value, Real) and not isinstance(value, bool)
-    return float(value) if is_number and math.isfinite(value) else None
+    return float(value) if is_number and abs(value) <= sys.float_info.max else None  # an integer may be larger

@@ -29,6 +29,8 @@ ENUMERATED = 20_000  # configurations, up to which all unseen ones are looked th
 LATE_SECONDS = 60.0  # after a good end in which a result must have come
 WITH_DEFAULT = ("ok", "silent", "saturated", "early_stopped")  # journal statuses that carry a result
 FAILED = ("failed", "timed_out", "killed")
+SETTLED = 8  # scores from which on outliers are known
+REACH = 10  # scores that lie further below the median than so many times the best lies above it are told as that far
 
 
 @dataclass
@@ -47,7 +49,8 @@ class AskTellTuner(Tuner):
     """A tuner around an engine that is asked for points and told what came of them.
 
     An engine has `_start()`, `_ask() -> (point, handle)`, `_adopt(point) -> handle` for a point that it did not choose,
-    `_discard(handle)` for one that is not tried, and `_tell(trial)` for each that ended.
+    `_discard(handle)` for one that is not tried, `_tell(trial, scores)` for each that ended, and `_forget()`: all that
+    it was told is told anew whenever the results have doubled, for what is worst, and what is an outlier, changes.
     """
 
     def __init__(self, optimize_mode: str = "maximize", seed: int = 0, aim: Aim | None = None, journal: str = ""):
@@ -77,8 +80,10 @@ class AskTellTuner(Tuner):
             self.seen: set[str] = set()
             self.pending: dict[int, Trial] = {}
             self.done: list[Trial] = []
-            self.worst: tuple[float, ...] | None = None
-            self.untold: list[Trial] = []  # failures before there is a worst score to give them
+            self.ended: dict[int, Trial] = {}  # of those the proposed ones, by parameter_id
+            self.worst: np.ndarray | None = None  # score of each objective; None: there is none yet
+            self.floor, self.reach = -np.inf, 0.0  # of the scores that the engine is told; from their median to it
+            self.places: dict[str, np.ndarray] | None = None  # of what is unseen, see _unseen_like
             self._start()
             if self.journal:
                 self._read_journal()
@@ -102,9 +107,13 @@ class AskTellTuner(Tuner):
     def receive_trial_result(self, parameter_id: int, parameters: dict, value: Any, **kwargs) -> None:
         """Learn from a trial's metrics: a number, or a dict with the objectives' names."""
         with self.lock:
-            trial = self.pending.pop(parameter_id, None) or self._imported(parameters)
-            if trial is not None:
-                self._finish(trial, value if isinstance(value, dict) else {"default": value})
+            metrics = value if isinstance(value, dict) else {"default": value}
+            if parameter_id in self.pending:
+                self._end(parameter_id, metrics)
+            elif parameter_id in self.ended:
+                self._correct(self.ended[parameter_id], metrics)
+            else:
+                self._learn(parameters, metrics)
 
     def trial_end(self, parameter_id: int, success: bool, **kwargs) -> None:
         """Note a trial's end: without success and without a result it has failed."""
@@ -114,7 +123,7 @@ class AskTellTuner(Tuner):
                 return
             trial.ended = time.monotonic()
             if not success:
-                self._finish(self.pending.pop(parameter_id), {})
+                self._end(parameter_id, {})
 
     def import_data(self, data: list[dict]) -> None:
         """Learn from earlier results: dicts with "parameter" and "value". What does not fit the space is left out."""
@@ -139,10 +148,7 @@ class AskTellTuner(Tuner):
                 trial = self._imported(parameters)
                 if trial is not None:
                     self.pending[identifier] = trial
-                    try:
-                        trial.handle = self._adopt(trial.point)
-                    except Exception:
-                        log.exception("the engine did not take a pending configuration")
+                    self._announce(trial)
 
     def _is_known(self, parameters: dict) -> bool:
         """Whether the configuration was learnt from already, as after a resume from the journal."""
@@ -158,10 +164,11 @@ class AskTellTuner(Tuner):
         for number, line in enumerate(Path(self.journal).read_text(errors="replace").splitlines()):
             entry = _read(line)
             if isinstance(entry, dict):
-                newest[entry.get("parameter_id", f"line {number}")] = entry
+                newest[str(entry.get("parameter_id", f"line {number}"))] = entry
         for entry in newest.values():
             if entry.get("parameters") and entry.get("status") in WITH_DEFAULT + FAILED:
-                self._learn(entry["parameters"], entry.get("result") or {} if entry["status"] in WITH_DEFAULT else {})
+                result = entry.get("result") if entry["status"] in WITH_DEFAULT else None
+                self._learn(entry["parameters"], result if isinstance(result, dict) else {})
         log.info("%d results of %s are known", len(self.done), self.journal)
 
     def _learn(self, parameters: dict, metrics: dict) -> None:
@@ -179,33 +186,64 @@ class AskTellTuner(Tuner):
         self._see(spaces.nest(self.space, point))
         return Trial(point)
 
+    def _end(self, parameter_id: int, metrics: dict) -> None:
+        trial = self.ended[parameter_id] = self.pending.pop(parameter_id)
+        self._finish(trial, metrics)
+
     def _finish(self, trial: Trial, metrics: dict) -> None:
         """Take what came of a trial: scores, or none, which is a failure, told to the engine as the worst so far."""
         trial.scores, trial.excess = self.aim.scores(metrics), self.aim.excess(metrics)
         trial.failed = trial.scores is None
-        if trial.failed:
-            self.untold.append(trial)
-        else:
-            self.worst = tuple(map(min, zip(trial.scores, self.worst or trial.scores, strict=True)))
+        self.done.append(trial)
+        if len(self.done).bit_count() == 1 or (self.worst is None and not trial.failed):
+            self._tell_anew()
+        elif self.worst is not None:
             self._hand_on(trial)
-        if self.worst is not None:
-            waiting, self.untold = self.untold, []
-            for failure in waiting:
-                failure.scores = self.worst
-                self._hand_on(failure)
+
+    def _correct(self, trial: Trial, metrics: dict) -> None:
+        """Take a result that came after the trial's bad end; of two results the first counts."""
+        scores = self.aim.scores(metrics)
+        if trial.failed and scores is not None:
+            trial.scores, trial.excess, trial.failed = scores, self.aim.excess(metrics), False
+            self._tell_anew()
+
+    def _tell_anew(self) -> None:
+        """Let the engine forget, and tell it all that is known, by what is now the worst score and the floor."""
+        known = np.array([trial.scores for trial in self.done if not trial.failed])
+        if not len(known):
+            return
+        if len(known) >= SETTLED:  # the reach never shrinks: as a search converges, its scores do not make outliers
+            self.reach = np.maximum(self.reach, REACH * (known.max(0) - np.median(known, 0)))
+            self.floor = np.where(self.reach > 0, np.median(known, 0) - self.reach, -np.inf)
+        self.worst = np.maximum(known.min(0), self.floor)
+        self._forget()
+        for trial in [*self.done, *self.pending.values()]:
+            trial.handle = None
+        for trial in self.done:
+            self._hand_on(trial)
+        for trial in self.pending.values():
+            self._announce(trial)
 
     def _hand_on(self, trial: Trial) -> None:
-        self.done.append(trial)
+        if not trial.failed:
+            self.worst = np.maximum(np.minimum(self.worst, trial.scores), self.floor)
+        scores = self.worst if trial.failed else np.maximum(trial.scores, self.floor)
         try:
-            self._tell(trial)
+            self._tell(trial, tuple(scores.tolist()))
         except Exception:
             log.exception("the engine did not take a result")
+
+    def _announce(self, trial: Trial) -> None:
+        try:
+            trial.handle = self._adopt(trial.point)
+        except Exception:
+            log.exception("the engine did not take a pending configuration")
 
     def _give_up_late(self) -> None:
         """A trial that ended well and yet brought no result will bring none."""
         for identifier, trial in list(self.pending.items()):
             if trial.ended is not None and time.monotonic() - trial.ended > LATE_SECONDS:
-                self._finish(self.pending.pop(identifier), {})
+                self._end(identifier, {})
 
     def _fresh(self) -> tuple[dict, Any]:
         """Ask the engine for a point that is new; after some tries take the unseen one most like its last."""
@@ -227,16 +265,17 @@ class AskTellTuner(Tuner):
         if self.size > ENUMERATED:
             return self._random()
 
-        def distance(point: dict) -> tuple[int, float]:
-            gaps = [
-                abs(leaf.unit(point[leaf.key]) - leaf.unit(wanted[leaf.key])) if leaf.ordered else 1.0
-                for leaf in self.leaves
-                if leaf.key in point and point[leaf.key] != wanted[leaf.key]
-            ]
-            return len(gaps), sum(gaps)
+        if self.places is None:
+            unseen = self._all_unseen().items()
+            self.places = {name: self._place(spaces.unnest(self.space, parameters)) for name, parameters in unseen}
+        gaps = np.nan_to_num(np.abs(np.array(list(self.places.values())) - self._place(wanted)))
+        gaps[:, [not leaf.ordered for leaf in self.leaves]] = gaps[:, [not leaf.ordered for leaf in self.leaves]] > 0
+        nearest = np.lexsort((gaps.sum(1), (gaps > 0).sum(1)))[0]
+        return self._complete(spaces.unnest(self.space, self._all_unseen()[list(self.places)[nearest]]))
 
-        points = [spaces.unnest(self.space, parameters) for parameters in self._all_unseen().values()]
-        return self._complete(min(points, key=distance))
+    def _place(self, point: dict) -> np.ndarray:
+        """The point's places in [0, 1], one for each leaf (L,); nan where it is not active."""
+        return np.array([leaf.unit(point[leaf.key]) if leaf.key in point else np.nan for leaf in self.leaves])
 
     def _all_unseen(self) -> dict[str, dict]:
         if self.unseen is None:
@@ -263,8 +302,9 @@ class AskTellTuner(Tuner):
     def _see(self, parameters: dict) -> None:
         name = spaces.identity(parameters)
         self.seen.add(name)
-        if self.unseen is not None:
-            self.unseen.pop(name, None)
+        for left in (self.unseen, self.places):
+            if left is not None:
+                left.pop(name, None)
 
 
 def _read(line: str) -> Any:

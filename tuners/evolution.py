@@ -27,6 +27,12 @@ class SeededEvolution(EvolutionTuner):
         for _ in range(self.population_size):
             self._random_generate_individual()
 
+    def generate_parameters(self, parameter_id: int, **kwargs) -> dict:
+        """Return a configuration; where more trials run than the population has individuals, a random one more."""
+        if not self.population:
+            self._random_generate_individual()
+        return super().generate_parameters(parameter_id, **kwargs)
+
     def trial_end(self, parameter_id: int, success: bool, **kwargs) -> None:
         """Note the end of a trial. One that was stopped after its result had come is no failure (NNI: KeyError)."""
         super().trial_end(parameter_id, success or parameter_id not in self.running_trials, **kwargs)

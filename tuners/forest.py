@@ -32,10 +32,13 @@ class ForestTuner(AskTellTuner):
 
     def _start(self) -> None:
         self.searched = [leaf for leaf in self.leaves if leaf.values is None or len(leaf.values) > 1]
+        self.pool: dict[str, np.ndarray] | None = None  # units (L,) of every unseen configuration, where they are few
+        self._forget()
+
+    def _forget(self) -> None:
         self.rows: list[np.ndarray] = []  # units (L,) of each result
         self.scores: list[float] = []
         self.forest, self.proposals = None, 0  # and how many came from this forest
-        self.pool: dict[str, np.ndarray] | None = None  # units (L,) of every unseen configuration, where they are few
 
     def _ask(self) -> tuple[dict, None]:
         if len(self.rows) < self.starts:
@@ -60,9 +63,9 @@ class ForestTuner(AskTellTuner):
     def _discard(self, handle: None) -> None:
         pass
 
-    def _tell(self, trial: Trial) -> None:
+    def _tell(self, trial: Trial, scores: tuple[float, ...]) -> None:
         self.rows.append(self._units(trial.point))
-        self.scores.append(trial.scores[0])
+        self.scores.append(scores[0])
         self.forest = None
 
     def _fit(self) -> None:

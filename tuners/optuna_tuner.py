@@ -19,10 +19,9 @@ from tuners.asktell import ENUMERATED, AskTellTuner, Trial
 from tuners.space import Leaf
 
 GP_LIMIT = 300  # results, from which on a proposal of the Gaussian process would cost more than half a second;
-# a third of it where several objectives and limits have one each
+# with more models, one for each objective and limit, after fewer
 RANDOM_STARTS = {"gp": 2, "tpe": 10}  # the papers' number for Bayesian search; Optuna's own default
 RATED = 2048  # unseen configurations of a discrete space that the Gaussian process chooses from
-FAR = 1e9  # stands for a limit's infinite excess, which Optuna does not take
 
 
 class UnseenGP(optuna.samplers.GPSampler):
@@ -83,13 +82,19 @@ class OptunaTuner(AskTellTuner):
         else:
             sampler = SAMPLERS[self.sampler](self.seed, self.starts)
         self.coordinates: dict[str, dict] = {}  # of unseen configurations, as far as they were needed
+        self.farthest: dict[int, float] = {}  # largest excess over each limit
+        self._begin(sampler)
+
+    def _begin(self, sampler: optuna.samplers.BaseSampler) -> None:
         directions = ["maximize"] * len(self.aim.objectives)  # scores are turned so that larger is better
         self.study = optuna.create_study(sampler=sampler, directions=directions)
 
+    def _forget(self) -> None:
+        self._begin(self.study.sampler)
+
     def _ask(self) -> tuple[dict, optuna.Trial]:
         models = len(self.aim.objectives) + len(self.aim.limits)
-        limit = GP_LIMIT if models == 1 else GP_LIMIT // 3
-        if isinstance(self.study.sampler, optuna.samplers.GPSampler) and len(self.done) >= limit:
+        if isinstance(self.study.sampler, optuna.samplers.GPSampler) and len(self.done) >= GP_LIMIT // (2 * models - 1):
             self.study.sampler = tpe(self.seed, 0)
         trial = self.study.ask(self.distributions)
         return self._point(trial.params), trial
@@ -118,12 +123,16 @@ class OptunaTuner(AskTellTuner):
     def _discard(self, handle: optuna.Trial) -> None:
         self.study.tell(handle, state=optuna.trial.TrialState.FAIL)
 
-    def _tell(self, trial: Trial) -> None:
+    def _tell(self, trial: Trial, scores: tuple[float, ...]) -> None:
         handle = trial.handle or self._adopt(trial.point)
         handle.set_user_attr("failed", trial.failed)
-        for (name, sign, bound), over in zip(self.aim.limits, trial.excess, strict=True):
-            handle.set_constraint(f"{name}{sign}{bound}", min(over, FAR))
-        self.study.tell(handle, list(trial.scores))
+        for index, ((name, sign, bound), over) in enumerate(zip(self.aim.limits, trial.excess, strict=True)):
+            if np.isfinite(over):
+                self.farthest[index] = max(over, self.farthest.get(index, 0.0))
+            else:  # a made-up number that is far from the others would hide what they differ in
+                over = self.farthest.get(index) or abs(bound) or 1.0
+            handle.set_constraint(f"{name}{sign}{bound}", over)
+        self.study.tell(handle, list(scores))
 
     def _point(self, coordinates: dict) -> dict:
         point = {leaf.key: leaf.value(0.5) for leaf in self.leaves}

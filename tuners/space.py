@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -45,7 +45,7 @@ class Leaf:
     def count(self) -> float:
         """How many different values there are; infinite for a continuous range."""
         if self.kind == "choice":
-            return len(dict.fromkeys(map(repr, self.args)))
+            return len(distinct(self.args))
         if self.kind == "randint":
             return self.args[1] - self.args[0]
         return len(self._multiples) if self.kind.startswith("q") else math.inf
@@ -106,7 +106,8 @@ class Leaf:
         if self.kind == "randint":
             return (value - low + 0.5) / (high - low)
         if "normal" in self.kind:
-            value = math.log(value) if "log" in self.kind and value > 0 else value
+            if "log" in self.kind:
+                value = math.log(value) if value > 0 else -math.inf
             return min(max((NormalDist(low, high).cdf(value) - TAIL) / (1 - 2 * TAIL), 0.0), 1.0)
         if "log" in self.kind:
             low, high, value = math.log(low), math.log(high), math.log(value)
@@ -120,7 +121,8 @@ class Leaf:
         else:
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
             near = self.value(self.unit(value)) if is_number else None
-            fits = is_number and (_same(near, value) or (self.count == math.inf and "normal" in self.kind))
+            anywhere = self.kind == "normal" or (self.kind == "lognormal" and is_number and value > 0)
+            fits = is_number and (_same(near, value) or (anywhere and math.isfinite(value)))
             found = [near if self.count < math.inf else value] if fits else []
             known = f"in {self.kind} {list(self.args)}"
         if not found:
@@ -188,7 +190,7 @@ def size(space: dict) -> float:
     for name, spec in space.items():
         options = [option for option in spec["_value"] if isinstance(option, dict)] if spec["_type"] == "choice" else []
         if options:
-            plain = len({repr(option) for option in spec["_value"] if not isinstance(option, dict)})
+            plain = len(distinct([option for option in spec["_value"] if not isinstance(option, dict)]))
             total *= plain + sum(size(_inner(option)) for option in options)
         else:
             total *= Leaf(name, spec["_type"], tuple(spec["_value"])).count
@@ -201,13 +203,22 @@ def everything(space: dict) -> Iterator[dict]:
     for name, spec in space.items():
         choices = []
         values = Leaf(name, spec["_type"], tuple(_names(spec))).all_values()
-        for value in {repr(value): value for value in values}.values():  # True is not 1 here
+        for value in distinct(values) if spec["_type"] == "choice" else values:
             option = _option(spec, value)
             inner = [{}] if option is None else everything(_inner(option))
             choices += [({"_name": value} | rest if option is not None else value) for rest in inner]
         per_parameter.append([(name, choice) for choice in choices])
     for combination in product(*per_parameter):
         yield dict(combination)
+
+
+def distinct(values: Iterable) -> list:
+    """Return the different ones among the values of a leaf: 1 and 1.0 are one, True is another."""
+    found = []
+    for value in values:
+        if not any(_same(each, value) for each in found):
+            found.append(value)
+    return found
 
 
 def _names(spec: dict) -> list:
@@ -230,7 +241,7 @@ def _same(own: Any, value: Any) -> bool:
     """Whether two values are one, as after a way through JSON and Node: 1 and 1.0 are, True and 1 are not."""
     numbers = [isinstance(each, int | float) and not isinstance(each, bool) for each in (own, value)]
     if all(numbers):
-        return math.isclose(own, value, rel_tol=1e-9, abs_tol=1e-12)
+        return math.isclose(own, value, rel_tol=1e-9)
     return own == value and not any(numbers)
 
 

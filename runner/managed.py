@@ -43,6 +43,8 @@ def conduct(search: Search, parts: Parts) -> int:
     exit_status = 0
     try:
         search.settle()
+        if search.results.entries:
+            search.console.print(f"{search.counts.total()} trials have ended before")
         follow(search, parts)
     except KeyboardInterrupt:
         exit_status = 0 if search.finished else 130

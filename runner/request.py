@@ -57,9 +57,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--experiments", type=Path, default=ROOT / "experiments", help="folder of all experiments")
     parser.add_argument("--headless", action="store_true", help="without NNI's manager: no web UI, no port, no Node")
     parser.add_argument("--dask", metavar="ADDRESS", help="with --headless: the workers of this Dask scheduler run it")
-    parser.add_argument("--resume", metavar="ID", type=experiment_id, help="go on with an experiment that was ended")
-    parser.add_argument("--view", metavar="ID", type=experiment_id, help="show an ended experiment in the web UI")
-    parser.add_argument("--list", action="store_true", help="print all experiments, and do nothing more")
+    earlier = parser.add_mutually_exclusive_group()
+    earlier.add_argument("--resume", metavar="ID", type=experiment_id, help="go on with an experiment that has ended")
+    earlier.add_argument("--view", metavar="ID", type=experiment_id, help="show one that has ended in the web UI")
+    earlier.add_argument("--list", action="store_true", help="print all experiments, and do nothing more")
     add_trial_flags(parser)
     args = parser.parse_args(arguments)
     if identifier := args.resume or args.view:

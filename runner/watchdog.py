@@ -87,8 +87,16 @@ class Watchdog:
         if seen != self._seen or not waits:
             self._seen, self._moved = seen, now
         elif now - self._moved > STALL_SECONDS:
-            free = self._slots - len(search.running)
-            raise Stalled(f"nothing has happened for {STALL_SECONDS:.0f} s though {free} more trials could run")
+            free = self._slots_now() - len(search.running)
+            if free > 0:
+                raise Stalled(f"nothing has happened for {STALL_SECONDS:.0f} s though {free} more trials could run")
+
+    def _slots_now(self) -> int:
+        """The web UI can change how many trials run at once."""
+        try:
+            return self._experiment.get_experiment_profile()["params"]["trialConcurrency"]
+        except Exception:  # whatever the HTTP client raises
+            return 0
 
     def _tuner_seconds(self) -> float:
         try:

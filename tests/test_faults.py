@@ -196,7 +196,8 @@ def test_full_or_unwritable_disk_ends_the_search_with_one_line_and_costs_what_ra
 def stub(**others):
     """An experiment and a search as the watchdog sees them."""
     process = SimpleNamespace(poll=lambda: None, pid=psutil.Process().pid)
-    experiment = SimpleNamespace(_proc=process, get_status=lambda: "RUNNING")
+    profile = {"params": {"trialConcurrency": others.pop("slots", 2)}}
+    experiment = SimpleNamespace(_proc=process, get_status=lambda: "RUNNING", get_experiment_profile=lambda: profile)
     search = SimpleNamespace(running={}, position=0, machines_away=lambda: False)
     for name, value in others.items():
         setattr(search, name, value)
@@ -209,6 +210,7 @@ def stub(**others):
         ({}, True),
         ({"running": {"a": 1, "b": 2}}, False),
         ({"running": {"a": 1}}, True),
+        ({"running": {"a": 1}, "slots": 1}, False),  # lowered in the web UI
         ({"machines_away": bool}, True),
     ],
 )

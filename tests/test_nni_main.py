@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from runner import commands, request
+from runner import commands, request, resume
 from tests.conftest import write_space
 from tuners import REFUSED_TUNERS, TUNERS
 
@@ -59,12 +59,27 @@ def assert_refused(done, message, tmp_path):
         (["eprop_tonic", "--no-check"], "say which of tonic's datasets: --tonic NAME; choose from: SHD, "),
         (["eprop_tonic", "--tonic", "shd", "--no-check"], "unknown tonic dataset 'shd' (did you mean SHD?)"),
         (["--tonic", "SHD", "--no-check"], "only tasks <objective>_tonic take it, not a task on digits"),
+        (["--view", "nobody"], "experiments/nobody has no search.json that can be read"),
+        (["--resume", "a", "--list"], "argument --list: not allowed with argument --resume"),
         (["--wrong"], "unrecognized arguments: --wrong"),
         (["--experiments", "/proc/nowhere"], "--experiments /proc/nowhere: No such file or directory"),
     ],
 )
 def test_mistakes_get_one_line(flags, message, tmp_path):
     assert_refused(run(tmp_path, *flags), message, tmp_path)
+
+
+def test_list_of_nothing_and_of_what_was_cut_off_at_once(tmp_path):
+    assert run(tmp_path, "--list").stdout == f"no experiments in {tmp_path / 'experiments'}\n"
+    args = request.parse_arguments(["--experiments", str(tmp_path / "experiments"), "--id", "mine", "--headless"])
+    (tmp_path / "experiments" / "mine").mkdir(parents=True)
+    (tmp_path / "experiments" / "_latest").symlink_to("mine")
+    resume.save_request(tmp_path / "experiments" / "mine", args, {})
+    with resume.hold(tmp_path / "experiments" / "mine"):
+        running = run(tmp_path, "--list").stdout.splitlines()
+    stopped = run(tmp_path, "--list").stdout.splitlines()
+    assert running[1].split()[:7] == ["mine", "eprop_digits", "nni-tpe", "(headless)", "running", "0/20", "-"]
+    assert stopped[1].split()[4] == "stopped" and len(running) == len(stopped) == 2
 
 
 def test_taken_port_and_used_id(tmp_path):

@@ -5,7 +5,10 @@ import os
 import shutil
 from pathlib import Path
 
-import pytest
+for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(name, "1")  # before torch is imported: as in a trial, and two files are tested at a time
+
+import pytest  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 

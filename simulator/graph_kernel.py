@@ -10,9 +10,10 @@ import numpy as np
 from numba import njit
 
 from simulator.plasticity import FLUSH
+from simulator.rule_kernel import add_delayed, change_by_program
 
 DENSE, ONE_TO_ONE, SPARSE = 0, 1, 2  # kinds of synapse; a plastic one is dense with a rule
-NO_RULE, STDP, MODULATED_STDP, MSE, RELEASED_MSE = -1, 0, 1, 2, 3
+NO_RULE, STDP, MODULATED_STDP, MSE, RELEASED_MSE, TEXT = -1, 0, 1, 2, 3, 4
 
 _INT, _FLOAT = np.int64, np.float64
 LAYER = np.dtype(
@@ -25,6 +26,8 @@ SYNAPSE = np.dtype(
         for name in (
             *("kind", "n_post", "n_pre", "source", "mod_source", "weights", "value", "delay", "late", "rule"),
             *("trace_pre", "trace_post", "trace_mod", "mod_value", "starts", "targets", "fan_out"),
+            *("program", "numbers", "epochs", "delays", "max_delay", "line", "tag", "has_delays", "has_tag"),
+            *("modulated", "trace_x2", "trace_y2", "trace_y3"),  # of rules given as text, see rule_kernel.py
         )
     ]
     + [
@@ -32,7 +35,8 @@ SYNAPSE = np.dtype(
         for name in (
             *("sign", "weight", "keep", "mod_keep", "low", "high", "rule_a", "rule_b"),
             *("pre_gain", "pre_keep", "pre_limit", "post_gain", "post_keep", "post_limit"),
-            *("mod_gain", "mod_keep_trace", "mod_limit"),
+            *("mod_gain", "mod_keep_trace", "mod_limit", "tag_limit", "x2_gain", "x2_keep", "x2_limit"),
+            *("y2_gain", "y2_keep", "y2_limit", "y3_gain", "y3_keep", "y3_limit"),
         )
     ]
 )  # source..: offsets in the signals; weights.. mod_value: in the pool; starts.. fan_out: in the whole numbers
@@ -83,7 +87,7 @@ def _step_layer(layer, synapses, pool, signals, fresh, whole, current, counters,
             if signals[synapse.source + j] != 0.0:
                 counters[1] += whole[synapse.fan_out + j]
         if synapse.rule != NO_RULE:
-            _update_weights(synapse, pool, signals, fresh[at : at + n], learn)
+            _update_weights(synapse, pool, signals, whole, fresh[at : at + n], learn)
 
 
 @njit(cache=True)
@@ -101,7 +105,11 @@ def _add_current(synapse, pool, signals, whole, current):
         value[j] = _flushed((1.0 - keep) * signals[synapse.source + j] + keep * value[j])
     if synapse.delay > 0:
         value = _late(synapse, pool, value)
-    if synapse.kind == DENSE:
+    if synapse.has_delays > 0:
+        add_delayed(synapse, pool, value, current)
+    elif synapse.rule == TEXT:
+        _add_sparse_input(synapse, pool, value, current)
+    elif synapse.kind == DENSE:
         for i in range(synapse.n_post):
             row = pool[synapse.weights + i * n_pre : synapse.weights + (i + 1) * n_pre]
             total = 0.0
@@ -140,7 +148,7 @@ def _move_trace(trace, x, gain, keep, limit):
 
 
 @njit(cache=True)
-def _update_weights(synapse, pool, signals, spikes, learn):
+def _update_weights(synapse, pool, signals, whole, spikes, learn):
     n_pre, n_post = synapse.n_pre, synapse.n_post
     x = signals[synapse.source : synapse.source + n_pre]
     t_pre = pool[synapse.trace_pre : synapse.trace_pre + n_pre]
@@ -148,12 +156,15 @@ def _update_weights(synapse, pool, signals, spikes, learn):
     _move_trace(t_pre, x, synapse.pre_gain, synapse.pre_keep, synapse.pre_limit)
     _move_trace(t_post, spikes, synapse.post_gain, synapse.post_keep, synapse.post_limit)
     t_mod, m = t_post, t_post  # not read by STDP
-    if synapse.rule != STDP:
+    if synapse.rule != STDP and (synapse.rule != TEXT or synapse.modulated):
         m = pool[synapse.mod_value : synapse.mod_value + n_post]
         for i in range(n_post):
             m[i] = _flushed((1.0 - synapse.mod_keep) * signals[synapse.mod_source + i] + synapse.mod_keep * m[i])
         t_mod = pool[synapse.trace_mod : synapse.trace_mod + n_post]
         _move_trace(t_mod, m, synapse.mod_gain, synapse.mod_keep_trace, synapse.mod_limit)
+    if synapse.rule == TEXT:
+        _follow_text(synapse, pool, whole, x, spikes, t_pre, t_post, m, t_mod, learn)
+        return
     if not learn:
         return
     for i in range(n_post):
@@ -162,6 +173,34 @@ def _update_weights(synapse, pool, signals, spikes, learn):
         for j in range(n_pre):
             w = row[j] + at_trace * t_pre[j] + at_input * x[j]
             row[j] = min(max(w, synapse.low), synapse.high)
+
+
+@njit(cache=True)
+def _add_sparse_input(synapse, pool, value, current):
+    """Add the current of a dense synapse, visiting only inputs that are not 0."""
+    places = np.flatnonzero(value)
+    for i in range(synapse.n_post):
+        row, total = synapse.weights + i * synapse.n_pre, 0.0
+        for j in places:
+            total += pool[row + j] * value[j]
+        current[i] += synapse.sign * total
+
+
+@njit(cache=True)
+def _follow_text(synapse, pool, whole, x, spikes, t_pre, t_post, m, t_mod, learn):
+    """Advance what only a rule given as text has, then let it change weights, delays and tags."""
+    pool[synapse.epochs] += 1.0
+    columns, rows = np.zeros((3, synapse.n_pre)), np.zeros((6, synapse.n_post))
+    x2 = pool[synapse.trace_x2 : synapse.trace_x2 + synapse.n_pre]
+    y2 = pool[synapse.trace_y2 : synapse.trace_y2 + synapse.n_post]
+    y3 = pool[synapse.trace_y3 : synapse.trace_y3 + synapse.n_post]
+    _move_trace(x2, x, synapse.x2_gain, synapse.x2_keep, synapse.x2_limit)
+    _move_trace(y2, spikes, synapse.y2_gain, synapse.y2_keep, synapse.y2_limit)
+    _move_trace(y3, spikes, synapse.y3_gain, synapse.y3_keep, synapse.y3_limit)
+    if learn:
+        columns[0], columns[1], columns[2] = x, t_pre, x2
+        rows[0], rows[1], rows[2], rows[3], rows[4], rows[5] = spikes, t_post, y2, y3, m, t_mod
+        change_by_program(synapse, pool, whole, rows, columns)
 
 
 @njit(cache=True)

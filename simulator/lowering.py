@@ -13,16 +13,20 @@ import numpy as np
 
 from simulator import graph_kernel as kernel
 from simulator.neurons import LIF, Layer
-from simulator.plasticity import MSE, STDP, ModulatedSTDP, ReleasedMSE
+from simulator.plasticity import MSE, STDP, Decay, ModulatedSTDP, ReleasedMSE
+from simulator.programmed import MORE_TRACES, Programmed, TextRule
+from simulator.rule_kernel import assemble
 from simulator.streamnet import Element, StreamNet, _port
 from simulator.synapses import OneToOne, Plastic, Sparse, Static, signed
 
 KINDS = {Static: kernel.DENSE, Plastic: kernel.DENSE, OneToOne: kernel.ONE_TO_ONE, Sparse: kernel.SPARSE}
+KINDS[Programmed] = kernel.DENSE
 RULES = {
     STDP: kernel.STDP,
     ModulatedSTDP: kernel.MODULATED_STDP,
     MSE: kernel.MSE,
     ReleasedMSE: kernel.RELEASED_MSE,
+    TextRule: kernel.TEXT,
 }
 Place = tuple[str, int]  # ("element path", output port), or ("", number of the net's input)
 
@@ -196,7 +200,21 @@ class _Tables:
             row |= {f"{name}_gain": decay.gain, f"{name}_limit": decay.limit}
             row["mod_keep_trace" if name == "mod" else f"{name}_keep"] = decay.keep
         row["mod_value"] = _append(self.cleared, synapse.filter_mod.value)
+        row |= self._text(synapse) if isinstance(synapse, Programmed) else {}
         return row | {"mod_keep": synapse.filter_mod.keep}
+
+    def _text(self, synapse: Programmed) -> dict:
+        """Return what a rule given as text has beyond the others."""
+        program, numbers = assemble(synapse)
+        row = {"program": _append(self.whole, program), "numbers": _append(self.kept, numbers)}
+        row |= {"modulated": synapse.rule.modulated, "has_tag": synapse.tag.size, "has_delays": synapse.delays.size}
+        row |= {"epochs": _append(self.kept, synapse.epochs), "delays": _append(self.kept, synapse.delays)}
+        row |= {"tag": _append(self.cleared, synapse.tag), "line": _append(self.cleared, synapse.line)}
+        for name in MORE_TRACES:
+            row[f"trace_{name}"] = _append(self.cleared, getattr(synapse, f"trace_{name}"))
+            decay = getattr(synapse.rule, name) or Decay(0, 0)
+            row |= {f"{name}_gain": decay.gain, f"{name}_keep": decay.keep, f"{name}_limit": decay.limit}
+        return row | {"tag_limit": synapse.tag_limit, "max_delay": synapse.max_delay}
 
     def _shown(self, output: tuple[str, int]) -> np.ndarray:
         path, port = _place(self.net, output, [], "")
@@ -208,12 +226,15 @@ class _Tables:
 
 def rule_constants(rule) -> tuple[float, float]:
     """Return the two numbers of a rule, as the kernels know them: a_plus and a_minus, or lr and alpha."""
+    if isinstance(rule, TextRule):
+        return 0.0, 0.0
     if isinstance(rule, STDP | ModulatedSTDP):
         return rule.a_plus, rule.a_minus
     return rule.lr, rule.alpha if isinstance(rule, MSE) else 0.0
 
 
 CLEARED = ("value", "late", "trace_pre", "trace_post", "trace_mod", "mod_value")
+CLEARED += ("trace_x2", "trace_y2", "trace_y3", "tag", "line")
 
 
 def _append(arrays: list[np.ndarray], array: np.ndarray) -> int:

@@ -2,8 +2,8 @@
 
     preset("stdp", a_plus=0.02)     # "dw = 0.02*y0*x1 - 0.01*x0*y1"
 
-Sources: stdp and r_stdp as in Lava's rule library (there a_minus is passed negative); triplet, triplet_full: Pfister and
-Gerstner 2006, who take y2 and x2 as they were just before the spike: their last impulse, the gain of the trace, is
+Sources: stdp and r_stdp as in Lava's rule library (there a_minus is passed negative); triplet and triplet_full: Pfister
+and Gerstner 2006, who take y2 and x2 as they were just before the spike: their last impulse, the gain of the trace, is
 subtracted here (`y2_gain`, `x2_gain`), which is right for spikes of 1 and traces below their limit. In r_stdp the tag
 collects STDP and decays at a RATE c_e = 1 - exp(-1 / tau_e); the reward is the modulatory trace m1. modulated_stdp, mse
 and mse_released are the rules of plasticity.py. The others (weight decay, soft bounds, homeostasis) are textbook forms.
@@ -36,7 +36,10 @@ PRESETS: dict[str, tuple[str, dict[str, float]]] = {  # name: (text, its paramet
     "modulated_stdp": ("dw = {a_plus}*m1*y0*x1 - {a_minus}*m1*x0*y1", {"a_plus": 0.01, "a_minus": 0.01}),
     "mse": ("dw = {lr}*{alpha}*u0*m1*x1 - {lr}*u0*y1*x1", {"lr": 0.002, "alpha": 1.0}),
     "mse_released": ("dw = {lr}*m0*x1 - {lr}*u0*y1*x1", {"lr": 0.002}),
-    "mse_decay": ("dw = {lr}*{alpha}*u0*m1*x1 - {lr}*u0*y1*x1 - {rate}*u0*x1*w", {"lr": 0.002, "alpha": 1.0, "rate": 0.001}),
+    "mse_decay": (
+        "dw = {lr}*{alpha}*u0*m1*x1 - {lr}*u0*y1*x1 - {rate}*u0*x1*w",
+        {"lr": 0.002, "alpha": 1.0, "rate": 0.001},
+    ),
     "mse_soft": (
         "dw = {lr}*{alpha}*u0*m1*x1*({w_max} - w) - {lr}*u0*y1*x1*({w_max} + w)",
         {"lr": 0.002, "alpha": 1.0, "w_max": 1.0},

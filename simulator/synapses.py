@@ -155,6 +155,8 @@ class Plastic(Static):
     does not fit.
     """
 
+    rules = RULES  # that it knows; `Programmed` follows rules given as text
+
     def __init__(
         self,
         weights: np.ndarray,
@@ -169,8 +171,8 @@ class Plastic(Static):
         delay: int = 0,
     ):
         super().__init__(weights, sign, tau, delay)
-        if not isinstance(rule, RULES):
-            names = ", ".join(known.__name__ for known in RULES)
+        if not isinstance(rule, self.rules):
+            names = ", ".join(known.__name__ for known in self.rules)
             raise ValueError(f"rule must be one of {names}, not {rule!r}")
         for name, trace in (("pre", pre), ("post", post), ("mod", mod)):
             if not isinstance(trace, Decay):

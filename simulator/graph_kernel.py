@@ -9,8 +9,9 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from simulator.awake_kernel import add_current, block_of, bring_back, bring_in, fall_asleep, receive, wake_up
 from simulator.plasticity import FLUSH
-from simulator.rule_kernel import add_delayed, change_by_program
+from simulator.rule_kernel import follow_text
 
 DENSE, ONE_TO_ONE, SPARSE = 0, 1, 2  # kinds of synapse; a plastic one is dense with a rule
 NO_RULE, STDP, MODULATED_STDP, MSE, RELEASED_MSE, TEXT = -1, 0, 1, 2, 3, 4
@@ -26,8 +27,26 @@ SYNAPSE = np.dtype(
         for name in (
             *("kind", "n_post", "n_pre", "source", "mod_source", "weights", "value", "delay", "late", "rule"),
             *("trace_pre", "trace_post", "trace_mod", "mod_value", "starts", "targets", "fan_out"),
-            *("program", "numbers", "epochs", "delays", "max_delay", "line", "tag", "has_delays", "has_tag"),
-            *("modulated", "trace_x2", "trace_y2", "trace_y3"),  # of rules given as text, see rule_kernel.py
+            *(
+                "program",
+                "numbers",
+                "epochs",
+                "delays",
+                "max_delay",
+                "line",
+                "tag",
+                "has_delays",
+                "has_tag",
+                "awake",
+                "block",
+            ),
+            *(
+                "all_awake",
+                "modulated",
+                "trace_x2",
+                "trace_y2",
+                "trace_y3",
+            ),  # of rules given as text, see rule_kernel.py
         )
     ]
     + [
@@ -54,16 +73,43 @@ def run_graph(given, sample_steps, reset, learn, layers, synapses, pool, rest, s
     for layer in layers:
         largest = max(largest, layer.n)
     current = np.empty(largest)
+    for synapse in synapses:
+        if synapse.rule == TEXT:
+            bring_in(synapse, pool, whole, 0, whole[synapse.awake])
     for t in range(len(given)):
         if reset and t % sample_steps == 0:
-            pool[rest:] = 0.0
-            signals[:] = 0.0
+            _reset(synapses, pool, rest, signals, whole)
         signals[:n_given] = given[t]
         for index in range(len(layers)):
             _step_layer(layers[index], synapses, pool, signals, fresh, whole, current, counters[index], learn)
         signals[n_given:] = fresh[n_given:]
         for k in range(len(shown)):
             out[t, k] = signals[shown[k]]
+    for synapse in synapses:
+        if synapse.rule == TEXT:
+            bring_back(synapse, pool, whole)
+
+
+@njit(cache=True)
+def _reset(synapses, pool, rest, signals, whole):
+    for synapse in synapses:
+        if synapse.rule == TEXT:
+            fall_asleep(synapse, pool, whole)
+    pool[rest:] = 0.0
+    signals[:] = 0.0
+    for synapse in synapses:
+        if synapse.rule == TEXT:
+            bring_in(synapse, pool, whole, 0, whole[synapse.awake])
+
+
+@njit(cache=True)
+def _receive(synapse, pool, signals, whole, current):
+    """_add_current for a rule given as text; returns how many spikes arrived."""
+    x, block = signals[synapse.source : synapse.source + synapse.n_pre], block_of(synapse, pool)
+    count = wake_up(synapse, pool, whole, x)
+    arrived = receive(synapse, block, whole[synapse.awake + 1 : synapse.awake + 1 + count], x)
+    add_current(synapse, block, count, current)
+    return arrived
 
 
 @njit(cache=True)
@@ -71,7 +117,11 @@ def _step_layer(layer, synapses, pool, signals, fresh, whole, current, counters,
     n, at = layer.n, layer.signal
     current[:n] = 0.0
     for index in range(layer.first, layer.first + layer.count):
-        _add_current(synapses[index], pool, signals, whole, current)
+        synapse = synapses[index]
+        if synapse.rule == TEXT:
+            counters[1] += synapse.n_post * _receive(synapse, pool, signals, whole, current)
+        else:
+            _add_current(synapse, pool, signals, whole, current)
     a = layer.decay
     for i in range(n):
         awake = 1.0 - signals[at + i]
@@ -83,11 +133,14 @@ def _step_layer(layer, synapses, pool, signals, fresh, whole, current, counters,
         counters[0] += v >= layer.threshold
     for index in range(layer.first, layer.first + layer.count):
         synapse = synapses[index]
+        if synapse.rule == TEXT:
+            _follow_text(synapse, pool, signals, whole, fresh[at : at + n], learn)
+            continue
         for j in range(synapse.n_pre):
             if signals[synapse.source + j] != 0.0:
                 counters[1] += whole[synapse.fan_out + j]
         if synapse.rule != NO_RULE:
-            _update_weights(synapse, pool, signals, whole, fresh[at : at + n], learn)
+            _update_weights(synapse, pool, signals, fresh[at : at + n], learn)
 
 
 @njit(cache=True)
@@ -105,11 +158,7 @@ def _add_current(synapse, pool, signals, whole, current):
         value[j] = _flushed((1.0 - keep) * signals[synapse.source + j] + keep * value[j])
     if synapse.delay > 0:
         value = _late(synapse, pool, value)
-    if synapse.has_delays > 0:
-        add_delayed(synapse, pool, value, current)
-    elif synapse.rule == TEXT:
-        _add_sparse_input(synapse, pool, value, current)
-    elif synapse.kind == DENSE:
+    if synapse.kind == DENSE:
         for i in range(synapse.n_post):
             row = pool[synapse.weights + i * n_pre : synapse.weights + (i + 1) * n_pre]
             total = 0.0
@@ -148,7 +197,7 @@ def _move_trace(trace, x, gain, keep, limit):
 
 
 @njit(cache=True)
-def _update_weights(synapse, pool, signals, whole, spikes, learn):
+def _update_weights(synapse, pool, signals, spikes, learn):
     n_pre, n_post = synapse.n_pre, synapse.n_post
     x = signals[synapse.source : synapse.source + n_pre]
     t_pre = pool[synapse.trace_pre : synapse.trace_pre + n_pre]
@@ -156,15 +205,8 @@ def _update_weights(synapse, pool, signals, whole, spikes, learn):
     _move_trace(t_pre, x, synapse.pre_gain, synapse.pre_keep, synapse.pre_limit)
     _move_trace(t_post, spikes, synapse.post_gain, synapse.post_keep, synapse.post_limit)
     t_mod, m = t_post, t_post  # not read by STDP
-    if synapse.rule != STDP and (synapse.rule != TEXT or synapse.modulated):
-        m = pool[synapse.mod_value : synapse.mod_value + n_post]
-        for i in range(n_post):
-            m[i] = _flushed((1.0 - synapse.mod_keep) * signals[synapse.mod_source + i] + synapse.mod_keep * m[i])
-        t_mod = pool[synapse.trace_mod : synapse.trace_mod + n_post]
-        _move_trace(t_mod, m, synapse.mod_gain, synapse.mod_keep_trace, synapse.mod_limit)
-    if synapse.rule == TEXT:
-        _follow_text(synapse, pool, whole, x, spikes, t_pre, t_post, m, t_mod, learn)
-        return
+    if synapse.rule != STDP:
+        m, t_mod = _move_modulation(synapse, pool, signals)
     if not learn:
         return
     for i in range(n_post):
@@ -176,31 +218,30 @@ def _update_weights(synapse, pool, signals, whole, spikes, learn):
 
 
 @njit(cache=True)
-def _add_sparse_input(synapse, pool, value, current):
-    """Add the current of a dense synapse, visiting only inputs that are not 0."""
-    places = np.flatnonzero(value)
-    for i in range(synapse.n_post):
-        row, total = synapse.weights + i * synapse.n_pre, 0.0
-        for j in places:
-            total += pool[row + j] * value[j]
-        current[i] += synapse.sign * total
+def _follow_text(synapse, pool, signals, whole, spikes, learn):
+    """_update_weights for a rule given as text."""
+    n_post, rows = synapse.n_post, np.zeros((6, synapse.n_post))
+    t_post = pool[synapse.trace_post : synapse.trace_post + n_post]
+    y2, y3 = pool[synapse.trace_y2 : synapse.trace_y2 + n_post], pool[synapse.trace_y3 : synapse.trace_y3 + n_post]
+    _move_trace(t_post, spikes, synapse.post_gain, synapse.post_keep, synapse.post_limit)
+    _move_trace(y2, spikes, synapse.y2_gain, synapse.y2_keep, synapse.y2_limit)
+    _move_trace(y3, spikes, synapse.y3_gain, synapse.y3_keep, synapse.y3_limit)
+    rows[0], rows[1], rows[2], rows[3] = spikes, t_post, y2, y3
+    if synapse.modulated:
+        rows[4], rows[5] = _move_modulation(synapse, pool, signals)
+    follow_text(synapse, pool, whole, rows, learn)
 
 
 @njit(cache=True)
-def _follow_text(synapse, pool, whole, x, spikes, t_pre, t_post, m, t_mod, learn):
-    """Advance what only a rule given as text has, then let it change weights, delays and tags."""
-    pool[synapse.epochs] += 1.0
-    columns, rows = np.zeros((3, synapse.n_pre)), np.zeros((6, synapse.n_post))
-    x2 = pool[synapse.trace_x2 : synapse.trace_x2 + synapse.n_pre]
-    y2 = pool[synapse.trace_y2 : synapse.trace_y2 + synapse.n_post]
-    y3 = pool[synapse.trace_y3 : synapse.trace_y3 + synapse.n_post]
-    _move_trace(x2, x, synapse.x2_gain, synapse.x2_keep, synapse.x2_limit)
-    _move_trace(y2, spikes, synapse.y2_gain, synapse.y2_keep, synapse.y2_limit)
-    _move_trace(y3, spikes, synapse.y3_gain, synapse.y3_keep, synapse.y3_limit)
-    if learn:
-        columns[0], columns[1], columns[2] = x, t_pre, x2
-        rows[0], rows[1], rows[2], rows[3], rows[4], rows[5] = spikes, t_post, y2, y3, m, t_mod
-        change_by_program(synapse, pool, whole, rows, columns)
+def _move_modulation(synapse, pool, signals):
+    """Advance the low-passed modulatory input and its trace; return both (P,)."""
+    n_post = synapse.n_post
+    m = pool[synapse.mod_value : synapse.mod_value + n_post]
+    for i in range(n_post):
+        m[i] = _flushed((1.0 - synapse.mod_keep) * signals[synapse.mod_source + i] + synapse.mod_keep * m[i])
+    t_mod = pool[synapse.trace_mod : synapse.trace_mod + n_post]
+    _move_trace(t_mod, m, synapse.mod_gain, synapse.mod_keep_trace, synapse.mod_limit)
+    return m, t_mod
 
 
 @njit(cache=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from simulator import graph_kernel as kernel
+from simulator.awake_kernel import all_awake, awake_table, empty_block
 from simulator.neurons import LIF, Layer
 from simulator.plasticity import MSE, STDP, Decay, ModulatedSTDP, ReleasedMSE
 from simulator.programmed import MORE_TRACES, Programmed, TextRule
@@ -207,6 +208,8 @@ class _Tables:
         """Return what a rule given as text has beyond the others."""
         program, numbers = assemble(synapse)
         row = {"program": _append(self.whole, program), "numbers": _append(self.kept, numbers)}
+        row |= {"awake": _append(self.whole, awake_table(synapse)), "all_awake": all_awake(synapse)}
+        row |= {"block": _append(self.kept, empty_block(synapse))}
         row |= {"modulated": synapse.rule.modulated, "has_tag": synapse.tag.size, "has_delays": synapse.delays.size}
         row |= {"epochs": _append(self.kept, synapse.epochs), "delays": _append(self.kept, synapse.delays)}
         row |= {"tag": _append(self.cleared, synapse.tag), "line": _append(self.cleared, synapse.line)}

@@ -3,7 +3,7 @@
 In the whole numbers at `synapse.program`: how many products, then for each of them its target (0 w, 1 d, 2 t), its k of
 u<k> (-1: due in every step), how many factors of rows, columns and elements it has, and their codes. At
 `synapse.numbers` in the pool: for each product its scale, then the constant of each factor. What is computed, and in
-which order, is defined by `Programmed`. A sum over (P, E) visits only those columns and rows where it is not 0.
+which order, is defined by `Programmed`. The state is in the block of awake_kernel.py, A awake inputs wide.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from simulator.awake_kernel import X0, X1, X2, block_of, block_rows, move_trace
 from simulator.programmed import COLUMNS, ROWS, Programmed, divide
 
 SIGN = 3  # added to the codes 0, 1, 2 of w, d, t where their sign counts
@@ -33,105 +34,92 @@ def assemble(synapse: Programmed) -> tuple[np.ndarray, np.ndarray]:
 
 
 @njit(cache=True)
-def change_by_program(synapse, pool, whole, rows, columns):
-    """Change weights, delays and tags; rows (6, P) are y0 to y3, m0, m1, columns (3, E) are x0 to x2."""
-    n_post, n_pre, count = synapse.n_post, synapse.n_pre, whole[synapse.program]
-    table = np.empty((count, 4), np.int64)  # per product: target, elements, their places in `whole` and in the pool
-    by_row, by_column = np.ones((count, n_post)), np.ones((count, n_pre))
-    active, n_active = np.empty((count, n_pre), np.int64), np.zeros(count, np.int64)
+def follow_text(synapse, pool, whole, rows, learn):
+    """Advance the traces and, if `learn`, change w, d and t; rows (6, P) are y0 to y3, m0 and m1 of this step."""
+    block, count = block_of(synapse, pool), whole[synapse.awake]
+    move_trace(block[X1], block[X0], count, synapse.pre_gain, synapse.pre_keep, synapse.pre_limit)
+    if synapse.x2_gain > 0.0:
+        move_trace(block[X2], block[X0], count, synapse.x2_gain, synapse.x2_keep, synapse.x2_limit)
+    pool[synapse.epochs] += 1.0
+    if learn:
+        _change(synapse, pool, whole, block, count, rows)
+
+
+@njit(cache=True)
+def _change(synapse, pool, whole, block, count, rows):
+    n_products = whole[synapse.program]
+    table = np.empty((n_products, 5), np.int64)  # target, elements, their places in `whole` and in the pool, is due
+    by_row, by_column = np.ones((n_products, synapse.n_post)), np.ones((n_products, count))
     at, number = synapse.program + 1, synapse.numbers
-    for p in range(count):
+    columns = np.array([X0, X1, X2])
+    for p in range(n_products):
         k, n_rows, n_columns = whole[at + 1], whole[at + 2], whole[at + 3]
         table[p, 0], table[p, 1] = whole[at], whole[at + 4]
-        due = k < 0 or int(pool[synapse.epochs]) % (1 << max(k, 0)) == 0
+        table[p, 4] = k < 0 or int(pool[synapse.epochs]) % (1 << max(k, 0)) == 0
         scale, at, number = pool[number], at + 5, number + 1
-        _multiply(by_row[p], rows, whole[at : at + n_rows], pool[number : number + n_rows])
-        by_row[p] *= scale
+        for f in range(n_rows):
+            _multiply(by_row[p], rows[whole[at + f]], pool[number + f])
+        by_row[p] *= scale * table[p, 4]
         at, number = at + n_rows, number + n_rows
-        _multiply(by_column[p], columns, whole[at : at + n_columns], pool[number : number + n_columns])
+        for f in range(n_columns):
+            _multiply(by_column[p], block[columns[whole[at + f]]], pool[number + f])
         at, number = at + n_columns, number + n_columns
-        n_active[p] = _not_zero(by_column[p], active[p]) if due else 0
         table[p, 2], table[p, 3] = at, number
         at, number = at + table[p, 1], number + table[p, 1]
-    old = np.empty((3, n_pre))
-    for i in range(n_post):
-        _change_row(synapse, pool, whole, i, table, by_row, by_column, active, n_active, old)
+    scratch = np.empty((4, count))  # weights, delays and tags of before, and a product
+    for i in range(synapse.n_post):
+        _change_row(synapse, pool, whole, block, i, table, by_row, by_column, scratch)
 
 
 @njit(cache=True)
-def _multiply(product, values, codes, constants):
-    """Multiply `product` (N,) by the coded rows of `values` (kinds, N), each plus its constant."""
-    for f in range(len(codes)):
-        for j in range(len(product)):
-            product[j] *= values[codes[f], j] + constants[f]
+def _multiply(product, values, constant):
+    """Multiply `product` (N,) by the first N values, plus the constant."""
+    for j in range(len(product)):
+        product[j] *= values[j] + constant
 
 
 @njit(cache=True)
-def _not_zero(values, places):
-    """Write the places of values other than 0 and return how many they are."""
-    count = 0
-    for j in range(len(values)):
-        places[count] = j
-        count += values[j] != 0.0
-    return count
-
-
-@njit(cache=True)
-def _change_row(synapse, pool, whole, i, table, by_row, by_column, active, n_active, old):
+def _change_row(synapse, pool, whole, block, i, table, by_row, by_column, scratch):
     """Add all products to the synapses of neuron i, then clip what has changed."""
-    n_pre, count = synapse.n_pre, len(table)
-    starts = (synapse.weights + i * n_pre, synapse.delays + i * n_pre, synapse.tag + i * n_pre)
+    _, weights, delays, tags, _ = block_rows(synapse)
+    own = (weights + i, delays + i, tags + i)
     lows, highs = (synapse.low, 0.0, -synapse.tag_limit), (synapse.high, 1.0 * synapse.max_delay, synapse.tag_limit)
-    _remember(synapse, pool, table, n_pre, starts, old)
-    for p in range(count):
-        coefficient, target = by_row[p, i], pool[starts[table[p, 0]] : starts[table[p, 0]] + n_pre]
-        if coefficient != 0.0:
-            for a in range(n_active[p]):
-                j = active[p, a]
-                term = coefficient * by_column[p, j]
-                for e in range(table[p, 1]):
-                    code, constant = whole[table[p, 2] + e], pool[table[p, 3] + e]
-                    term *= _element(old, code, j, constant)
-                target[j] += term
-    for p in range(count):
-        if by_row[p, i] != 0.0:
-            low, high, start = lows[table[p, 0]], highs[table[p, 0]], starts[table[p, 0]]
-            for a in range(n_active[p]):
-                at = start + active[p, a]
-                pool[at] = min(max(pool[at], low), high)
-
-
-@njit(cache=True)
-def _remember(synapse, pool, table, n_pre, starts, old):
-    """Copy the row's weights, delays and tags of before, if any product has them as factors."""
-    read = 0
-    for p in range(len(table)):
-        read += table[p, 1]
-    if read > 0:
+    count, changed = by_column.shape[1], np.zeros(3, np.bool_)
+    if table[:, 1].max() > 0:
         for z in range(3):
             if z == 0 or (z == 1 and synapse.has_delays > 0) or (z == 2 and synapse.has_tag > 0):
-                old[z] = pool[starts[z] : starts[z] + n_pre]
+                scratch[z] = block[own[z], :count]
+    for p in range(len(table)):
+        if by_row[p, i] != 0.0:
+            changed[table[p, 0]] = True
+            _add_product(whole, pool, table[p], by_row[p, i], by_column[p], scratch, block[own[table[p, 0]]])
+    for z in range(3):
+        if changed[z]:
+            _clip(block[own[z]], count, lows[z], highs[z])
 
 
 @njit(cache=True)
-def _element(old, code, j, constant):
-    if code < SIGN:
-        return old[code, j] + constant
-    return np.sign(old[code - SIGN, j] + constant)
+def _add_product(whole, pool, place, coefficient, column, scratch, values):
+    if place[1] == 0:
+        for a in range(len(column)):
+            values[a] += coefficient * column[a]
+        return
+    term = scratch[3]
+    for a in range(len(column)):
+        term[a] = coefficient * column[a]
+    for e in range(place[1]):
+        code, constant = whole[place[2] + e], pool[place[3] + e]
+        if code < SIGN:
+            _multiply(term, scratch[code], constant)
+        else:
+            _multiply(term, np.sign(scratch[code - SIGN] + constant), 0.0)
+    for a in range(len(column)):
+        values[a] += term[a]
 
 
 @njit(cache=True)
-def add_delayed(synapse, pool, value, current):
-    """Put the filtered input at the front of the line, and add the current of every synapse at its own delay."""
-    n_pre = synapse.n_pre
-    line = pool[synapse.line : synapse.line + (synapse.max_delay + 1) * n_pre]
-    for at in range(len(line) - 1, n_pre - 1, -1):
-        line[at] = line[at - n_pre]
-    line[:n_pre] = value
-    for i in range(synapse.n_post):
-        total = 0.0
-        for j in range(n_pre):
-            at = i * n_pre + j
-            late = int(np.floor(pool[synapse.delays + at] + 0.5))
-            total += pool[synapse.weights + at] * line[late * n_pre + j]
-        current[i] += synapse.sign * total
+def _clip(values, count, low, high):
+    for a in range(count):
+        value = values[a]
+        value = low if value < low else value
+        values[a] = high if value > high else value

@@ -6,7 +6,7 @@ At `synapse.awake` in the whole numbers: [how many are awake, their channels.., 
 `synapse.block` in the pool: rows of E values, whose first columns are the awake inputs, in the order of those channels:
 
     x0, filtered input, x1, x2, filtered inputs still late (delay), the line of delayed ones, weights (P), delays (P),
-    tags (P)
+    tags (P), states of memristors (P)
 
 A channel's column is copied into the block when it wakes up, and back at a reset and at the end.
 """
@@ -16,6 +16,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from simulator.memristor import Memristive
 from simulator.plasticity import FLUSH
 from simulator.programmed import Programmed, divide
 from simulator.rule_language import Product
@@ -47,23 +48,24 @@ def empty_block(synapse: Programmed) -> np.ndarray:
     """Return the block of a synapse (rows, E), still without the awake inputs."""
     rows = LATE + synapse.filter.delay + len(synapse.line)
     rows += synapse.n_post * (1 + bool(synapse.delays.size) + bool(synapse.tag.size))
-    return np.zeros((rows, synapse.n_pre))
+    return np.zeros((rows + synapse.n_post * isinstance(synapse, Memristive), synapse.n_pre))
 
 
 @njit(cache=True)
 def block_rows(synapse):
-    """Return where in the block the line, weights, delays and tags begin, and how many rows it has."""
+    """Return where in the block the line, weights, delays, tags and devices begin, and how many rows it has."""
     line = LATE + synapse.delay
     weights = line + (synapse.max_delay + 1 if synapse.has_delays > 0 else 0)
     delays = weights + synapse.n_post
     tags = delays + (synapse.n_post if synapse.has_delays > 0 else 0)
-    return line, weights, delays, tags, tags + (synapse.n_post if synapse.has_tag > 0 else 0)
+    devices = tags + (synapse.n_post if synapse.has_tag > 0 else 0)
+    return line, weights, delays, tags, devices, devices + (synapse.n_post if synapse.has_device else 0)
 
 
 @njit(cache=True)
 def block_of(synapse, pool):
     """Return the block (rows, E) of a synapse."""
-    rows = block_rows(synapse)[4]
+    rows = block_rows(synapse)[5]
     return pool[synapse.block : synapse.block + rows * synapse.n_pre].reshape(rows, synapse.n_pre)
 
 
@@ -111,7 +113,7 @@ def bring_back(synapse, pool, whole):
 @njit(cache=True)
 def _copy(synapse, pool, channels, first, into):
     n, p, block = synapse.n_pre, synapse.n_post, block_of(synapse, pool)
-    line, weights, delays, tags, end = block_rows(synapse)
+    line, weights, delays, tags, devices, end = block_rows(synapse)
     parts = np.array(
         [
             (VALUE, X1, synapse.value),
@@ -121,7 +123,8 @@ def _copy(synapse, pool, channels, first, into):
             (line, weights, synapse.line),
             (weights, weights + p, synapse.weights),
             (delays, tags, synapse.delays),
-            (tags, end, synapse.tag),
+            (tags, devices, synapse.tag),
+            (devices, end, synapse.device),
         ]
     )
     for begin, until, at in parts:
@@ -158,7 +161,7 @@ def move_trace(trace, x, count, gain, keep, limit):
 @njit(cache=True)
 def add_current(synapse, block, count, current):
     """Add the current of the awake inputs to `current`, each synapse with its delay if it has one."""
-    line, weights, delays, _, _ = block_rows(synapse)
+    line, weights, delays, _, _, _ = block_rows(synapse)
     value = _let_through(synapse, block, count)
     if synapse.has_delays == 0:
         for i in range(synapse.n_post):

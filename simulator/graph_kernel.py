@@ -21,44 +21,25 @@ LAYER = np.dtype(
     [(name, _INT) for name in ("n", "signal", "v", "first", "count", "refractory")]
     + [(name, _FLOAT) for name in ("decay", "threshold")]
 )  # signal, v: offsets in the signals and the pool; first, count: its synapses
+_OFFSETS = (  # source..: in the signals; weights..mod_value: in the pool; starts..fan_out: in the whole numbers
+    "kind n_post n_pre source mod_source weights value delay late rule "
+    "trace_pre trace_post trace_mod mod_value starts targets fan_out"
+)
+_TEXT_OFFSETS = (  # of rules given as text (rule_kernel.py): program and awake in the whole numbers, others in the pool
+    "program numbers epochs delays max_delay line tag has_delays has_tag awake block "
+    "all_awake modulated trace_x2 trace_y2 trace_y3"
+)
+_NUMBERS = (
+    "sign weight keep mod_keep low high rule_a rule_b pre_gain pre_keep pre_limit post_gain post_keep post_limit "
+    "mod_gain mod_keep_trace mod_limit"
+)
+_TEXT_NUMBERS = "tag_limit x2_gain x2_keep x2_limit y2_gain y2_keep y2_limit y3_gain y3_keep y3_limit"
+_DEVICE_OFFSETS = "has_device device window exponential"  # of memristors (memristor_kernel.py): device in the pool
+_DEVICE_NUMBERS = "swing_up swing_down swing_read least window_p window_first window_second offset scale r_on r_off"
 SYNAPSE = np.dtype(
-    [
-        (name, _INT)
-        for name in (
-            *("kind", "n_post", "n_pre", "source", "mod_source", "weights", "value", "delay", "late", "rule"),
-            *("trace_pre", "trace_post", "trace_mod", "mod_value", "starts", "targets", "fan_out"),
-            *(
-                "program",
-                "numbers",
-                "epochs",
-                "delays",
-                "max_delay",
-                "line",
-                "tag",
-                "has_delays",
-                "has_tag",
-                "awake",
-                "block",
-            ),
-            *(
-                "all_awake",
-                "modulated",
-                "trace_x2",
-                "trace_y2",
-                "trace_y3",
-            ),  # of rules given as text, see rule_kernel.py
-        )
-    ]
-    + [
-        (name, _FLOAT)
-        for name in (
-            *("sign", "weight", "keep", "mod_keep", "low", "high", "rule_a", "rule_b"),
-            *("pre_gain", "pre_keep", "pre_limit", "post_gain", "post_keep", "post_limit"),
-            *("mod_gain", "mod_keep_trace", "mod_limit", "tag_limit", "x2_gain", "x2_keep", "x2_limit"),
-            *("y2_gain", "y2_keep", "y2_limit", "y3_gain", "y3_keep", "y3_limit"),
-        )
-    ]
-)  # source..: offsets in the signals; weights.. mod_value: in the pool; starts.. fan_out: in the whole numbers
+    [(name, _INT) for name in f"{_OFFSETS} {_TEXT_OFFSETS} {_DEVICE_OFFSETS}".split()]
+    + [(name, _FLOAT) for name in f"{_NUMBERS} {_TEXT_NUMBERS} {_DEVICE_NUMBERS}".split()]
+)
 
 
 @njit(cache=True)

@@ -13,6 +13,7 @@ import numpy as np
 
 from simulator import graph_kernel as kernel
 from simulator.awake_kernel import all_awake, awake_table, empty_block
+from simulator.memristor import Memristive
 from simulator.neurons import LIF, Layer
 from simulator.plasticity import MSE, STDP, Decay, ModulatedSTDP, ReleasedMSE
 from simulator.programmed import MORE_TRACES, Programmed, TextRule
@@ -21,7 +22,7 @@ from simulator.streamnet import Element, StreamNet, _port
 from simulator.synapses import OneToOne, Plastic, Sparse, Static, signed
 
 KINDS = {Static: kernel.DENSE, Plastic: kernel.DENSE, OneToOne: kernel.ONE_TO_ONE, Sparse: kernel.SPARSE}
-KINDS[Programmed] = kernel.DENSE
+KINDS |= {Programmed: kernel.DENSE, Memristive: kernel.DENSE}
 RULES = {
     STDP: kernel.STDP,
     ModulatedSTDP: kernel.MODULATED_STDP,
@@ -217,7 +218,18 @@ class _Tables:
             row[f"trace_{name}"] = _append(self.cleared, getattr(synapse, f"trace_{name}"))
             decay = getattr(synapse.rule, name) or Decay(0, 0)
             row |= {f"{name}_gain": decay.gain, f"{name}_keep": decay.keep, f"{name}_limit": decay.limit}
+        row |= self._device(synapse) if isinstance(synapse, Memristive) else {}
         return row | {"tag_limit": synapse.tag_limit, "max_delay": synapse.max_delay}
+
+    def _device(self, synapse: Memristive) -> dict:
+        device, row = synapse.device, {"has_device": True, "device": _append(self.kept, synapse.z)}
+        for names, values in (
+            (("swing_up", "swing_down", "swing_read"), synapse.swings()),
+            (("window", "window_p", "window_first", "window_second"), device.window_numbers()),
+        ):
+            row |= dict(zip(names, values, strict=True))
+        row |= {"least": synapse.pulses.least, "exponential": device.resistance == "exponential"}
+        return row | {"offset": synapse.offset, "scale": synapse.scale, "r_on": device.r_on, "r_off": device.r_off}
 
     def _shown(self, output: tuple[str, int]) -> np.ndarray:
         path, port = _place(self.net, output, [], "")

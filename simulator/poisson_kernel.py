@@ -65,9 +65,9 @@ def encode_block(images, first, start, bounds, seed, everything, index, sizes, l
 
 
 def encode_all(images: np.ndarray, steps: int, seed: int, scale: float = 1.0, first: int = 0) -> np.ndarray:
-    """Return what `encoders.encode_images` does, as float64 (B, T, N)."""
+    """Return what `encoders.encode_images` does, (B, T, N) uint8, compiled."""
     count, n = images.shape
-    spikes = np.zeros((count, steps, n))
+    spikes = np.zeros((count, steps, n), np.uint8)
     index, sizes, limits = np.zeros((count, n), np.uint32), np.zeros(count, np.int64), np.zeros(n, np.uint32)
     images = np.require(images, requirements=("C", "W"))
     encode_block(images, 0, first, pixel_thresholds(scale), np.uint64(seed), True, index, sizes, limits, spikes)

@@ -12,6 +12,7 @@ import numpy as np
 from numba import njit
 
 from simulator.awake_kernel import X0, X1, X2, block_of, block_rows, move_trace
+from simulator.memristor_kernel import moved, weight_of
 from simulator.programmed import COLUMNS, ROWS, Programmed, divide
 
 SIGN = 3  # added to the codes 0, 1, 2 of w, d, t where their sign counts
@@ -37,6 +38,8 @@ def assemble(synapse: Programmed) -> tuple[np.ndarray, np.ndarray]:
 def follow_text(synapse, pool, whole, rows, learn):
     """Advance the traces and, if `learn`, change w, d and t; rows (6, P) are y0 to y3, m0 and m1 of this step."""
     block, count = block_of(synapse, pool), whole[synapse.awake]
+    if synapse.has_device and synapse.swing_read != 0.0:
+        _read(synapse, block, count)
     move_trace(block[X1], block[X0], count, synapse.pre_gain, synapse.pre_keep, synapse.pre_limit)
     if synapse.x2_gain > 0.0:
         move_trace(block[X2], block[X0], count, synapse.x2_gain, synapse.x2_keep, synapse.x2_limit)
@@ -81,11 +84,11 @@ def _multiply(product, values, constant):
 @njit(cache=True)
 def _change_row(synapse, pool, whole, block, i, table, by_row, by_column, scratch):
     """Add all products to the synapses of neuron i, then clip what has changed."""
-    _, weights, delays, tags, _ = block_rows(synapse)
+    _, weights, delays, tags, devices, _ = block_rows(synapse)
     own = (weights + i, delays + i, tags + i)
     lows, highs = (synapse.low, 0.0, -synapse.tag_limit), (synapse.high, 1.0 * synapse.max_delay, synapse.tag_limit)
     count, changed = by_column.shape[1], np.zeros(3, np.bool_)
-    if table[:, 1].max() > 0:
+    if table[:, 1].max() > 0 or synapse.has_device:
         for z in range(3):
             if z == 0 or (z == 1 and synapse.has_delays > 0) or (z == 2 and synapse.has_tag > 0):
                 scratch[z] = block[own[z], :count]
@@ -96,6 +99,8 @@ def _change_row(synapse, pool, whole, block, i, table, by_row, by_column, scratc
     for z in range(3):
         if changed[z]:
             _clip(block[own[z]], count, lows[z], highs[z])
+    if synapse.has_device and changed[0]:
+        _pulse(synapse, block[weights + i], block[devices + i], scratch[0])
 
 
 @njit(cache=True)
@@ -123,3 +128,33 @@ def _clip(values, count, low, high):
         value = values[a]
         value = low if value < low else value
         values[a] = high if value > high else value
+
+
+@njit(cache=True)
+def _read(synapse, block, count):
+    """Let the reading of the inputs that spike disturb the devices."""
+    _, weights, _, _, devices, _ = block_rows(synapse)
+    for a in range(count):
+        if block[X0, a] != 0.0:
+            for i in range(synapse.n_post):
+                _move_device(synapse, block[weights + i], block[devices + i], a, synapse.swing_read)
+
+
+@njit(cache=True)
+def _pulse(synapse, weights, devices, old):
+    """Turn the changes of weights (A,) since `old` into pulses to their devices."""
+    for a in range(len(old)):
+        change = weights[a] - old[a]
+        weights[a] = old[a]
+        if change > synapse.least:
+            _move_device(synapse, weights, devices, a, synapse.swing_up)
+        elif change < -synapse.least:
+            _move_device(synapse, weights, devices, a, synapse.swing_down)
+
+
+@njit(cache=True)
+def _move_device(synapse, weights, devices, a, swing):
+    devices[a] = moved(devices[a], swing, synapse.window, synapse.window_p, synapse.window_first, synapse.window_second)
+    weights[a] = weight_of(
+        devices[a], synapse.offset, synapse.scale, synapse.r_on, synapse.r_off, synapse.exponential != 0
+    )

@@ -27,6 +27,10 @@ PRESETS: dict[str, tuple[str, dict[str, float]]] = {  # name: (text, its paramet
         " - {a2_minus}*x0*y1 - {a3_minus}*x0*y1*(x2 - {x2_gain})",
         {"a2_plus": 7.5e-10, "a3_plus": 9.3e-3, "a2_minus": 7e-3, "a3_minus": 2.3e-4, "y2_gain": 1.0, "x2_gain": 1.0},
     ),
+    "modulated_triplet": (
+        "dw = {a3_plus}*m1*y0*x1*(y2 - {y2_gain}) - {a2_minus}*m1*x0*y1",
+        {"a3_plus": 0.01, "a2_minus": 0.01, "y2_gain": 1.0},
+    ),
     "weight_decay": ("dw = -{rate}*u4*w", {"rate": 2.0**-6}),
     "soft_bounds": (
         "dw = {a_plus}*y0*x1*({w_max} - w) - {a_minus}*x0*y1*w",

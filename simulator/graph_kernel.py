@@ -13,14 +13,15 @@ from simulator.awake_kernel import add_current, block_of, bring_back, bring_in, 
 from simulator.plasticity import FLUSH
 from simulator.rule_kernel import follow_text
 
+LIF, ADAPTIVE, CONDUCTANCE = 0, 1, 2  # neurons
 DENSE, ONE_TO_ONE, SPARSE = 0, 1, 2  # kinds of synapse; a plastic one is dense with a rule
 NO_RULE, STDP, MODULATED_STDP, MSE, RELEASED_MSE, TEXT = -1, 0, 1, 2, 3, 4
 
 _INT, _FLOAT = np.int64, np.float64
 LAYER = np.dtype(
-    [(name, _INT) for name in ("n", "signal", "v", "first", "count", "refractory")]
-    + [(name, _FLOAT) for name in ("decay", "threshold")]
-)  # signal, v: offsets in the signals and the pool; first, count: its synapses
+    [(name, _INT) for name in ("n", "signal", "v", "first", "count", "refractory", "neuron", "adaptation")]
+    + [(name, _FLOAT) for name in ("decay", "threshold", "tau", "beta", "keep", "e_exc", "e_inh")]
+)  # signal: offset in the signals; v, adaptation: in the pool; first, count: its synapses
 _OFFSETS = (  # source..: in the signals; weights..mod_value: in the pool; starts..fan_out: in the whole numbers
     "kind n_post n_pre source mod_source weights value delay late rule "
     "trace_pre trace_post trace_mod mod_value starts targets fan_out"
@@ -53,7 +54,7 @@ def run_graph(given, sample_steps, reset, learn, layers, synapses, pool, rest, s
     largest = 0
     for layer in layers:
         largest = max(largest, layer.n)
-    current = np.empty(largest)
+    current = np.empty((2, largest))
     for synapse in synapses:
         if synapse.rule == TEXT:
             bring_in(synapse, pool, whole, 0, whole[synapse.awake])
@@ -96,22 +97,24 @@ def _receive(synapse, pool, signals, whole, current):
 @njit(cache=True)
 def _step_layer(layer, synapses, pool, signals, fresh, whole, current, counters, learn):
     n, at = layer.n, layer.signal
-    current[:n] = 0.0
+    current[:, :n] = 0.0
     for index in range(layer.first, layer.first + layer.count):
         synapse = synapses[index]
+        own = current[1 if layer.neuron == CONDUCTANCE and synapse.sign < 0.0 else 0]
         if synapse.rule == TEXT:
-            counters[1] += synapse.n_post * _receive(synapse, pool, signals, whole, current)
+            counters[1] += synapse.n_post * _receive(synapse, pool, signals, whole, own)
         else:
-            _add_current(synapse, pool, signals, whole, current)
-    a = layer.decay
+            _add_current(synapse, pool, signals, whole, own)
     for i in range(n):
-        awake = 1.0 - signals[at + i]
-        driven = (1.0 - a) * current[i]
-        v = pool[layer.v + i]
-        v = awake * (a * v + driven) if layer.refractory else awake * a * v + driven
+        v = _potential(layer, pool[layer.v + i], signals[at + i], current[0, i], -current[1, i])
+        threshold = layer.threshold
+        if layer.neuron == ADAPTIVE:
+            b = layer.keep * pool[layer.adaptation + i] + (1.0 - layer.keep) * signals[at + i]
+            pool[layer.adaptation + i] = b
+            threshold += layer.beta * b
         pool[layer.v + i] = v
-        fresh[at + i] = 1.0 if v >= layer.threshold else 0.0
-        counters[0] += v >= layer.threshold
+        fresh[at + i] = 1.0 if v >= threshold else 0.0
+        counters[0] += v >= threshold
     for index in range(layer.first, layer.first + layer.count):
         synapse = synapses[index]
         if synapse.rule == TEXT:
@@ -122,6 +125,19 @@ def _step_layer(layer, synapses, pool, signals, fresh, whole, current, counters,
                 counters[1] += whole[synapse.fan_out + j]
         if synapse.rule != NO_RULE:
             _update_weights(synapse, pool, signals, fresh[at : at + n], learn)
+
+
+@njit(cache=True)
+def _potential(layer, v, spiked, excitation, inhibition):
+    """Return the potential after a step; see neurons.py and more_neurons.py."""
+    awake = 1.0 - spiked
+    if layer.neuron == CONDUCTANCE:
+        total = 1.0 + excitation + inhibition
+        u = (excitation * layer.e_exc + inhibition * layer.e_inh) / total
+        v = u + (awake * v - u) * np.exp(-total / layer.tau)
+        return awake * v if layer.refractory else v
+    driven = (1.0 - layer.decay) * excitation
+    return awake * (layer.decay * v + driven) if layer.refractory else awake * layer.decay * v + driven
 
 
 @njit(cache=True)

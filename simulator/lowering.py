@@ -14,6 +14,7 @@ import numpy as np
 from simulator import graph_kernel as kernel
 from simulator.awake_kernel import all_awake, awake_table, empty_block
 from simulator.memristor import Memristive
+from simulator.more_neurons import AdaptiveLIF, ConductanceLayer, ConductanceLIF, RecurrentLayer
 from simulator.neurons import LIF, Layer
 from simulator.plasticity import MSE, STDP, Decay, ModulatedSTDP, ReleasedMSE
 from simulator.programmed import MORE_TRACES, Programmed, TextRule
@@ -30,6 +31,8 @@ RULES = {
     ReleasedMSE: kernel.RELEASED_MSE,
     TextRule: kernel.TEXT,
 }
+LAYERS = (Layer, RecurrentLayer, ConductanceLayer)
+NEURONS = {LIF: kernel.LIF, AdaptiveLIF: kernel.ADAPTIVE, ConductanceLIF: kernel.CONDUCTANCE}
 Place = tuple[str, int]  # ("element path", output port), or ("", number of the net's input)
 
 
@@ -93,7 +96,7 @@ class Program:
 def lower(net: StreamNet) -> Program:
     """Return the Program of a net in its present state. Raises NotLowerable with the reason."""
     flat = flatten(net)
-    layers = {path: parts for path, parts in flat.items() if type(parts[0]) is Layer}  # others may step otherwise
+    layers = {path: parts for path, parts in flat.items() if type(parts[0]) in LAYERS}  # others may step otherwise
     front = {path: parts for path, parts in flat.items() if path not in layers}
     for path, (element, sources) in front.items():
         if any(source in layers for source, _ in sources):
@@ -150,7 +153,7 @@ class _Tables:
 
     def _resolve(self, program: Program) -> None:
         """Make offsets of cleared state absolute, and pair every array of an element with its place."""
-        for table, names in ((program.layers, ("v",)), (program.synapses, CLEARED)):
+        for table, names in ((program.layers, ("v", "adaptation")), (program.synapses, CLEARED)):
             for name in names:
                 table[name] += program.rest
         at = 0
@@ -166,10 +169,17 @@ class _Tables:
 
     def _layer(self, path: str, layer: Layer, sources: list[Place]) -> dict:
         neuron = layer.neuron
-        if type(neuron) is not LIF or not layer.synapses:
+        if type(neuron) not in NEURONS or not layer.synapses:
             raise NotLowerable(f"{path!r} is not LIF neurons with synapses")
+        if isinstance(neuron, ConductanceLIF) and not isinstance(layer, ConductanceLayer):
+            raise NotLowerable(f"the neurons of {path!r} take conductances, and its currents are not")
+        if isinstance(layer, RecurrentLayer):
+            sources = [*sources[: layer.own_port], (path, 0), *sources[layer.own_port :]]
         row = {"n": neuron.n, "signal": self.signal_at[path, 0], "v": _append(self.cleared, neuron.v)}
         row |= {"decay": neuron.decay, "threshold": neuron.threshold, "refractory": neuron.refractory}
+        row |= {"neuron": NEURONS[type(neuron)]} | {key: getattr(neuron, key, 0.0) for key in MORE_CONSTANTS}
+        if isinstance(neuron, AdaptiveLIF):
+            row["adaptation"] = _append(self.cleared, neuron.adaptation)
         row |= {"first": len(self.synapses), "count": len(layer.synapses)}
         for synapse in layer.synapses:
             ports, sources = sources[: len(synapse.input_sizes)], sources[len(synapse.input_sizes) :]
@@ -248,6 +258,7 @@ def rule_constants(rule) -> tuple[float, float]:
     return rule.lr, rule.alpha if isinstance(rule, MSE) else 0.0
 
 
+MORE_CONSTANTS = ("tau", "beta", "keep", "e_exc", "e_inh")  # of neurons beside LIF
 CLEARED = ("value", "late", "trace_pre", "trace_post", "trace_mod", "mod_value")
 CLEARED += ("trace_x2", "trace_y2", "trace_y3", "tag", "line")
 

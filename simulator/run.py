@@ -18,7 +18,7 @@ from simulator.encoders import encode_images
 from simulator.neurons import Layer
 from simulator.streamnet import StreamNet, whole
 
-CHUNK = 32  # samples whose spike trains are held at a time
+CHUNK = 64  # samples whose spike trains are held at a time
 BACKENDS = ("auto", "step", "graph", "fast")
 
 

@@ -3,8 +3,8 @@
     HPO_DATA_DIR=<folder with MNIST> python -m benchmarks.rules [--quick] [--json FILE] [--plot FILE] [--trials N]
 
 For every rule of the search space streamnet_digits_rules a search of its own, with the same tuner (tpe), seed and
-number of trials, in this process. The configuration that was best on the validation part is then learnt with five other seeds
-and tested. On MNIST, weights and steps are those of streamnet_mnist. Without MNIST on disk only digits is learnt.
+number of trials, in this process. The configuration that was best on the validation part is then learnt with five other
+seeds and tested. On MNIST, weights and steps are those of streamnet_mnist. Without MNIST on disk only digits is learnt.
 Before that: CPU seconds per step of run() and of step(), the shallow net learning, spike trains drawn beforehand for
 step() and within the measured time for run(); the two take turns, and the ratio is the median over the turns.
 """

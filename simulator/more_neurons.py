@@ -119,6 +119,7 @@ class RecurrentLayer(Layer):
         if recurrent.n_pre != neuron.n:
             raise ValueError(f"recurrent synapses take {recurrent.n_pre} inputs, but the layer has {neuron.n} neurons")
         super().__init__(neuron, [*synapses, recurrent])
+        self.recurrent = recurrent
         self.own_port = sum(len(synapse.input_sizes) for synapse in synapses)
         self.input_sizes = (*self.input_sizes[: self.own_port], *self.input_sizes[self.own_port + 1 :])
 

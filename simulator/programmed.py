@@ -79,7 +79,7 @@ class Programmed(Plastic):
         if not 0 < tag_limit < np.inf:
             raise ValueError(f"tag_limit must be above 0 and finite, not {tag_limit}")
         shape = np.shape(weights) if isinstance(rule, TextRule) and rule.uses("d") else (0, 0)
-        if np.shape(delays) not in ((), shape):
+        if np.size(delays) and np.shape(delays) not in ((), shape):
             raise ValueError(f"delays must have the shape {shape} of the weights, not {np.shape(delays)}")
         self.delays = np.full(shape, delays, dtype=float)
         if not ((self.delays >= 0) & (self.delays <= self.max_delay)).all():

@@ -124,7 +124,7 @@ class Sparse(Static):
         check_sign(sign, np.array([weight]))
         self.n_pre, self.n_post = whole("n_pre of Sparse", n_pre), whole("n_post of Sparse", n_post)
         self.weight, self.sign = float(weight), sign
-        self.probability = float(probability)
+        self.probability, self.seed = float(probability), seed
         self.mask = np.random.default_rng(seed).random((self.n_pre, self.n_post), dtype=np.float32) < probability
         self.mask.flags.writeable = False  # what follows from it is made once
         self.input_sizes = (self.n_pre,)

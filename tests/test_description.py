@@ -29,13 +29,13 @@ def everything():
     net.add("clock", Periodic(4, rng.random(4)))
     net.add("tune", Sequence(rng.random((5, 4)) < 0.5))
     inner = StreamNet({"x": 4})
-    inner.add("a", Layer(LIF(4, 2.0, 0.3), [OneToOne(rng.random(4), "excitatory", delay=2), Static(-np.eye(4))]))
+    inner.add("a", Layer(LIF(4, 2.0, 0.05), [OneToOne(rng.random(4), "excitatory", delay=2), Static(-np.eye(4))]))
     inner.connect("x", "a"), inner.connect("a", "a", 1), inner.expose("a")
     net.add("inner", inner, "noise")
-    synapses = [Sparse(4, 5, 0.7, 0.5, 9, "excitatory", 1.5), Static(rng.random((5, 4)), "inhibitory")]
-    net.add("g", ConductanceLayer(ConductanceLIF(5, 3.0, e_exc=4.0), synapses), ("inner", 0), "clock")
+    synapses = [Sparse(4, 5, 0.7, 5.0, 9, "excitatory", 1.5), Static(rng.random((5, 4)), "inhibitory")]
+    net.add("g", ConductanceLayer(ConductanceLIF(5, 3.0, 0.1, e_exc=4.0), synapses), ("inner", 0), "clock")
     learns = Plastic(rng.uniform(-0.3, 0.3, (3, 3)), MSE(0.03, 1.7), Decay.of(0.2), bounds=(-0.5, 0.6), tau_mod=1.5)
-    net.add("r", RecurrentLayer(AdaptiveLIF(3, 2.0, 0.2, beta=0.4), [Static(rng.random((3, 5)))], learns), "g", "m")
+    net.add("r", RecurrentLayer(AdaptiveLIF(3, 2.0, 0.2, beta=0.4), [Static(9 * rng.random((3, 5)))], learns), "g", "m")
     rule = TextRule("dw = 0.05*y0*x2 - 0.03*x0*y1*w; dd = 0.1*y0*x1; dt = u1*y0", x2=Decay(0.4, 0.8))
     text = Programmed(rng.uniform(0, 0.8, (3, 4)), rule, delays=rng.random((3, 4)), max_delay=3, tag_limit=2.0)
     device = Memristive(rng.random((3, 4)), TextRule("dw = y0*x1"), device=DEVICES["taox"], pulses=Pulses(-1, 1e-9, 2))

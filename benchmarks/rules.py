@@ -143,7 +143,7 @@ def plot(tests: dict[tuple[str, str], list[float]], trials: int, path: Path) -> 
     axes.axhline(0.1, color="grey", linestyle=":", label="chance")
     axes.set(ylabel="test accuracy", ylim=(0, 1), title=f"best of {trials} configurations, five seeds")
     axes.set_xticks(np.arange(len(rules)) + width * (len(datasets) - 1) / 2, rules, rotation=25, ha="right")
-    axes.legend(fontsize="small")
+    axes.legend(fontsize="small", loc="center", bbox_to_anchor=(0.72, 0.6))
     figure.savefig(path, dpi=150)
     print(path)
 

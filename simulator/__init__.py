@@ -14,8 +14,14 @@ streamnet.py    the graph: StreamNet, Element, Function, Monitor
 neurons.py      LIF neurons; Layer, the element of neurons and their synapses
 synapses.py     static, one-to-one, sparse and plastic synapses, filters
 plasticity.py   traces and learning rules
+rule_language.py, rule_presets.py   Loihi's rules as text: the parser, what the chip can hold, known rules
+programmed.py   synapses that follow a rule given as text; awake_kernel.py, rule_kernel.py: the same, compiled
+memristor.py    synapses made of VTEAM memristors
+more_neurons.py adaptive, conductance-based and recurrent neurons
+torch_element.py    a torch module as an element; the only one that imports torch, when one is made
+description.py  a net as JSON, and back
 encoders.py     spike generators
-networks.py     the paper's two networks, built from params.py
+networks.py     the paper's two networks, built from params.py, their learning rules by chosen_rules.py
 run.py          many samples at once; *_kernel.py, lowering.py, fast.py: the compiled paths behind it
 objective.py    one trial of a search: learn once, evaluate
 

@@ -9,33 +9,38 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from simulator.awake_kernel import add_current, block_of, bring_back, bring_in, fall_asleep, receive, wake_up
 from simulator.plasticity import FLUSH
+from simulator.rule_kernel import follow_text
 
+LIF, ADAPTIVE, CONDUCTANCE = 0, 1, 2  # neurons
 DENSE, ONE_TO_ONE, SPARSE = 0, 1, 2  # kinds of synapse; a plastic one is dense with a rule
-NO_RULE, STDP, MODULATED_STDP, MSE, RELEASED_MSE = -1, 0, 1, 2, 3
+NO_RULE, STDP, MODULATED_STDP, MSE, RELEASED_MSE, TEXT = -1, 0, 1, 2, 3, 4
 
 _INT, _FLOAT = np.int64, np.float64
 LAYER = np.dtype(
-    [(name, _INT) for name in ("n", "signal", "v", "first", "count", "refractory")]
-    + [(name, _FLOAT) for name in ("decay", "threshold")]
-)  # signal, v: offsets in the signals and the pool; first, count: its synapses
+    [(name, _INT) for name in ("n", "signal", "v", "first", "count", "refractory", "neuron", "adaptation")]
+    + [(name, _FLOAT) for name in ("decay", "threshold", "tau", "beta", "keep", "e_exc", "e_inh")]
+)  # signal: offset in the signals; v, adaptation: in the pool; first, count: its synapses
+_OFFSETS = (  # source..: in the signals; weights..mod_value: in the pool; starts..fan_out: in the whole numbers
+    "kind n_post n_pre source mod_source weights value delay late rule "
+    "trace_pre trace_post trace_mod mod_value starts targets fan_out"
+)
+_TEXT_OFFSETS = (  # of rules given as text (rule_kernel.py): program and awake in the whole numbers, others in the pool
+    "program numbers epochs delays max_delay line tag has_delays has_tag awake block "
+    "all_awake modulated trace_x2 trace_y2 trace_y3"
+)
+_NUMBERS = (
+    "sign weight keep mod_keep low high rule_a rule_b pre_gain pre_keep pre_limit post_gain post_keep post_limit "
+    "mod_gain mod_keep_trace mod_limit"
+)
+_TEXT_NUMBERS = "tag_limit x2_gain x2_keep x2_limit y2_gain y2_keep y2_limit y3_gain y3_keep y3_limit"
+_DEVICE_OFFSETS = "has_device device window exponential"  # of memristors (memristor_kernel.py): device in the pool
+_DEVICE_NUMBERS = "swing_up swing_down swing_read least window_p window_first window_second offset scale r_on r_off"
 SYNAPSE = np.dtype(
-    [
-        (name, _INT)
-        for name in (
-            *("kind", "n_post", "n_pre", "source", "mod_source", "weights", "value", "delay", "late", "rule"),
-            *("trace_pre", "trace_post", "trace_mod", "mod_value", "starts", "targets", "fan_out"),
-        )
-    ]
-    + [
-        (name, _FLOAT)
-        for name in (
-            *("sign", "weight", "keep", "mod_keep", "low", "high", "rule_a", "rule_b"),
-            *("pre_gain", "pre_keep", "pre_limit", "post_gain", "post_keep", "post_limit"),
-            *("mod_gain", "mod_keep_trace", "mod_limit"),
-        )
-    ]
-)  # source..: offsets in the signals; weights.. mod_value: in the pool; starts.. fan_out: in the whole numbers
+    [(name, _INT) for name in f"{_OFFSETS} {_TEXT_OFFSETS} {_DEVICE_OFFSETS}".split()]
+    + [(name, _FLOAT) for name in f"{_NUMBERS} {_TEXT_NUMBERS} {_DEVICE_NUMBERS}".split()]
+)
 
 
 @njit(cache=True)
@@ -49,41 +54,90 @@ def run_graph(given, sample_steps, reset, learn, layers, synapses, pool, rest, s
     largest = 0
     for layer in layers:
         largest = max(largest, layer.n)
-    current = np.empty(largest)
+    current = np.empty((2, largest))
+    for synapse in synapses:
+        if synapse.rule == TEXT:
+            bring_in(synapse, pool, whole, 0, whole[synapse.awake])
     for t in range(len(given)):
         if reset and t % sample_steps == 0:
-            pool[rest:] = 0.0
-            signals[:] = 0.0
+            _reset(synapses, pool, rest, signals, whole)
         signals[:n_given] = given[t]
         for index in range(len(layers)):
             _step_layer(layers[index], synapses, pool, signals, fresh, whole, current, counters[index], learn)
         signals[n_given:] = fresh[n_given:]
         for k in range(len(shown)):
             out[t, k] = signals[shown[k]]
+    for synapse in synapses:
+        if synapse.rule == TEXT:
+            bring_back(synapse, pool, whole)
+
+
+@njit(cache=True)
+def _reset(synapses, pool, rest, signals, whole):
+    for synapse in synapses:
+        if synapse.rule == TEXT:
+            fall_asleep(synapse, pool, whole)
+    pool[rest:] = 0.0
+    signals[:] = 0.0
+    for synapse in synapses:
+        if synapse.rule == TEXT:
+            bring_in(synapse, pool, whole, 0, whole[synapse.awake])
+
+
+@njit(cache=True)
+def _receive(synapse, pool, signals, whole, current):
+    """_add_current for a rule given as text; returns how many spikes arrived."""
+    x, block = signals[synapse.source : synapse.source + synapse.n_pre], block_of(synapse, pool)
+    count = wake_up(synapse, pool, whole, x)
+    arrived = receive(synapse, block, whole[synapse.awake + 1 : synapse.awake + 1 + count], x)
+    add_current(synapse, block, count, current)
+    return arrived
 
 
 @njit(cache=True)
 def _step_layer(layer, synapses, pool, signals, fresh, whole, current, counters, learn):
     n, at = layer.n, layer.signal
-    current[:n] = 0.0
-    for index in range(layer.first, layer.first + layer.count):
-        _add_current(synapses[index], pool, signals, whole, current)
-    a = layer.decay
-    for i in range(n):
-        awake = 1.0 - signals[at + i]
-        driven = (1.0 - a) * current[i]
-        v = pool[layer.v + i]
-        v = awake * (a * v + driven) if layer.refractory else awake * a * v + driven
-        pool[layer.v + i] = v
-        fresh[at + i] = 1.0 if v >= layer.threshold else 0.0
-        counters[0] += v >= layer.threshold
+    current[:, :n] = 0.0
     for index in range(layer.first, layer.first + layer.count):
         synapse = synapses[index]
+        own = current[1 if layer.neuron == CONDUCTANCE and synapse.sign < 0.0 else 0]
+        if synapse.rule == TEXT:
+            counters[1] += synapse.n_post * _receive(synapse, pool, signals, whole, own)
+        else:
+            _add_current(synapse, pool, signals, whole, own)
+    for i in range(n):
+        v = _potential(layer, pool[layer.v + i], signals[at + i], current[0, i], -current[1, i])
+        threshold = layer.threshold
+        if layer.neuron == ADAPTIVE:
+            b = layer.keep * pool[layer.adaptation + i] + (1.0 - layer.keep) * signals[at + i]
+            pool[layer.adaptation + i] = b
+            threshold += layer.beta * b
+        pool[layer.v + i] = v
+        fresh[at + i] = 1.0 if v >= threshold else 0.0
+        counters[0] += v >= threshold
+    for index in range(layer.first, layer.first + layer.count):
+        synapse = synapses[index]
+        if synapse.rule == TEXT:
+            _follow_text(synapse, pool, signals, whole, fresh[at : at + n], learn)
+            continue
         for j in range(synapse.n_pre):
             if signals[synapse.source + j] != 0.0:
                 counters[1] += whole[synapse.fan_out + j]
         if synapse.rule != NO_RULE:
             _update_weights(synapse, pool, signals, fresh[at : at + n], learn)
+
+
+@njit(cache=True)
+def _potential(layer, v, spiked, excitation, inhibition):
+    """Return the potential after a step; see neurons.py and more_neurons.py."""
+    awake = 1.0 - spiked
+    if layer.neuron == CONDUCTANCE:
+        total = 1.0 + excitation + inhibition
+        u = (excitation * layer.e_exc + inhibition * layer.e_inh) / total
+        v = u + (awake * v - u) * np.exp(-total / layer.tau)
+        return awake * v if layer.refractory else v
+    driven = (1.0 - layer.decay) * excitation
+    return awake * (layer.decay * v + driven) if layer.refractory else awake * layer.decay * v + driven
 
 
 @njit(cache=True)
@@ -149,11 +203,7 @@ def _update_weights(synapse, pool, signals, spikes, learn):
     _move_trace(t_post, spikes, synapse.post_gain, synapse.post_keep, synapse.post_limit)
     t_mod, m = t_post, t_post  # not read by STDP
     if synapse.rule != STDP:
-        m = pool[synapse.mod_value : synapse.mod_value + n_post]
-        for i in range(n_post):
-            m[i] = _flushed((1.0 - synapse.mod_keep) * signals[synapse.mod_source + i] + synapse.mod_keep * m[i])
-        t_mod = pool[synapse.trace_mod : synapse.trace_mod + n_post]
-        _move_trace(t_mod, m, synapse.mod_gain, synapse.mod_keep_trace, synapse.mod_limit)
+        m, t_mod = _move_modulation(synapse, pool, signals)
     if not learn:
         return
     for i in range(n_post):
@@ -162,6 +212,33 @@ def _update_weights(synapse, pool, signals, spikes, learn):
         for j in range(n_pre):
             w = row[j] + at_trace * t_pre[j] + at_input * x[j]
             row[j] = min(max(w, synapse.low), synapse.high)
+
+
+@njit(cache=True)
+def _follow_text(synapse, pool, signals, whole, spikes, learn):
+    """_update_weights for a rule given as text."""
+    n_post, rows = synapse.n_post, np.zeros((6, synapse.n_post))
+    t_post = pool[synapse.trace_post : synapse.trace_post + n_post]
+    y2, y3 = pool[synapse.trace_y2 : synapse.trace_y2 + n_post], pool[synapse.trace_y3 : synapse.trace_y3 + n_post]
+    _move_trace(t_post, spikes, synapse.post_gain, synapse.post_keep, synapse.post_limit)
+    _move_trace(y2, spikes, synapse.y2_gain, synapse.y2_keep, synapse.y2_limit)
+    _move_trace(y3, spikes, synapse.y3_gain, synapse.y3_keep, synapse.y3_limit)
+    rows[0], rows[1], rows[2], rows[3] = spikes, t_post, y2, y3
+    if synapse.modulated:
+        rows[4], rows[5] = _move_modulation(synapse, pool, signals)
+    follow_text(synapse, pool, whole, rows, learn)
+
+
+@njit(cache=True)
+def _move_modulation(synapse, pool, signals):
+    """Advance the low-passed modulatory input and its trace; return both (P,)."""
+    n_post = synapse.n_post
+    m = pool[synapse.mod_value : synapse.mod_value + n_post]
+    for i in range(n_post):
+        m[i] = _flushed((1.0 - synapse.mod_keep) * signals[synapse.mod_source + i] + synapse.mod_keep * m[i])
+    t_mod = pool[synapse.trace_mod : synapse.trace_mod + n_post]
+    _move_trace(t_mod, m, synapse.mod_gain, synapse.mod_keep_trace, synapse.mod_limit)
+    return m, t_mod
 
 
 @njit(cache=True)

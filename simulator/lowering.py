@@ -12,18 +12,27 @@ from dataclasses import dataclass
 import numpy as np
 
 from simulator import graph_kernel as kernel
+from simulator.awake_kernel import all_awake, awake_table, empty_block
+from simulator.memristor import Memristive
+from simulator.more_neurons import AdaptiveLIF, ConductanceLayer, ConductanceLIF, RecurrentLayer
 from simulator.neurons import LIF, Layer
-from simulator.plasticity import MSE, STDP, ModulatedSTDP, ReleasedMSE
+from simulator.plasticity import MSE, STDP, Decay, ModulatedSTDP, ReleasedMSE
+from simulator.programmed import MORE_TRACES, Programmed, TextRule
+from simulator.rule_kernel import assemble
 from simulator.streamnet import Element, StreamNet, _port
 from simulator.synapses import OneToOne, Plastic, Sparse, Static, signed
 
 KINDS = {Static: kernel.DENSE, Plastic: kernel.DENSE, OneToOne: kernel.ONE_TO_ONE, Sparse: kernel.SPARSE}
+KINDS |= {Programmed: kernel.DENSE, Memristive: kernel.DENSE}
 RULES = {
     STDP: kernel.STDP,
     ModulatedSTDP: kernel.MODULATED_STDP,
     MSE: kernel.MSE,
     ReleasedMSE: kernel.RELEASED_MSE,
+    TextRule: kernel.TEXT,
 }
+LAYERS = (Layer, RecurrentLayer, ConductanceLayer)
+NEURONS = {LIF: kernel.LIF, AdaptiveLIF: kernel.ADAPTIVE, ConductanceLIF: kernel.CONDUCTANCE}
 Place = tuple[str, int]  # ("element path", output port), or ("", number of the net's input)
 
 
@@ -87,7 +96,7 @@ class Program:
 def lower(net: StreamNet) -> Program:
     """Return the Program of a net in its present state. Raises NotLowerable with the reason."""
     flat = flatten(net)
-    layers = {path: parts for path, parts in flat.items() if type(parts[0]) is Layer}  # others may step otherwise
+    layers = {path: parts for path, parts in flat.items() if type(parts[0]) in LAYERS}  # others may step otherwise
     front = {path: parts for path, parts in flat.items() if path not in layers}
     for path, (element, sources) in front.items():
         if any(source in layers for source, _ in sources):
@@ -144,7 +153,7 @@ class _Tables:
 
     def _resolve(self, program: Program) -> None:
         """Make offsets of cleared state absolute, and pair every array of an element with its place."""
-        for table, names in ((program.layers, ("v",)), (program.synapses, CLEARED)):
+        for table, names in ((program.layers, ("v", "adaptation")), (program.synapses, CLEARED)):
             for name in names:
                 table[name] += program.rest
         at = 0
@@ -160,10 +169,17 @@ class _Tables:
 
     def _layer(self, path: str, layer: Layer, sources: list[Place]) -> dict:
         neuron = layer.neuron
-        if type(neuron) is not LIF or not layer.synapses:
+        if type(neuron) not in NEURONS or not layer.synapses:
             raise NotLowerable(f"{path!r} is not LIF neurons with synapses")
+        if isinstance(neuron, ConductanceLIF) and not isinstance(layer, ConductanceLayer):
+            raise NotLowerable(f"the neurons of {path!r} take conductances, and its currents are not")
+        if isinstance(layer, RecurrentLayer):
+            sources = [*sources[: layer.own_port], (path, 0), *sources[layer.own_port :]]
         row = {"n": neuron.n, "signal": self.signal_at[path, 0], "v": _append(self.cleared, neuron.v)}
         row |= {"decay": neuron.decay, "threshold": neuron.threshold, "refractory": neuron.refractory}
+        row |= {"neuron": NEURONS[type(neuron)]} | {key: getattr(neuron, key, 0.0) for key in MORE_CONSTANTS}
+        if isinstance(neuron, AdaptiveLIF):
+            row["adaptation"] = _append(self.cleared, neuron.adaptation)
         row |= {"first": len(self.synapses), "count": len(layer.synapses)}
         for synapse in layer.synapses:
             ports, sources = sources[: len(synapse.input_sizes)], sources[len(synapse.input_sizes) :]
@@ -196,7 +212,34 @@ class _Tables:
             row |= {f"{name}_gain": decay.gain, f"{name}_limit": decay.limit}
             row["mod_keep_trace" if name == "mod" else f"{name}_keep"] = decay.keep
         row["mod_value"] = _append(self.cleared, synapse.filter_mod.value)
+        row |= self._text(synapse) if isinstance(synapse, Programmed) else {}
         return row | {"mod_keep": synapse.filter_mod.keep}
+
+    def _text(self, synapse: Programmed) -> dict:
+        """Return what a rule given as text has beyond the others."""
+        program, numbers = assemble(synapse)
+        row = {"program": _append(self.whole, program), "numbers": _append(self.kept, numbers)}
+        row |= {"awake": _append(self.whole, awake_table(synapse)), "all_awake": all_awake(synapse)}
+        row |= {"block": _append(self.kept, empty_block(synapse))}
+        row |= {"modulated": synapse.rule.modulated, "has_tag": synapse.tag.size, "has_delays": synapse.delays.size}
+        row |= {"epochs": _append(self.kept, synapse.epochs), "delays": _append(self.kept, synapse.delays)}
+        row |= {"tag": _append(self.cleared, synapse.tag), "line": _append(self.cleared, synapse.line)}
+        for name in MORE_TRACES:
+            row[f"trace_{name}"] = _append(self.cleared, getattr(synapse, f"trace_{name}"))
+            decay = getattr(synapse.rule, name) or Decay(0, 0)
+            row |= {f"{name}_gain": decay.gain, f"{name}_keep": decay.keep, f"{name}_limit": decay.limit}
+        row |= self._device(synapse) if isinstance(synapse, Memristive) else {}
+        return row | {"tag_limit": synapse.tag_limit, "max_delay": synapse.max_delay}
+
+    def _device(self, synapse: Memristive) -> dict:
+        device, row = synapse.device, {"has_device": True, "device": _append(self.kept, synapse.z)}
+        for names, values in (
+            (("swing_up", "swing_down", "swing_read"), synapse.swings()),
+            (("window", "window_p", "window_first", "window_second"), device.window_numbers()),
+        ):
+            row |= dict(zip(names, values, strict=True))
+        row |= {"least": synapse.pulses.least, "exponential": device.resistance == "exponential"}
+        return row | {"offset": synapse.offset, "scale": synapse.scale, "r_on": device.r_on, "r_off": device.r_off}
 
     def _shown(self, output: tuple[str, int]) -> np.ndarray:
         path, port = _place(self.net, output, [], "")
@@ -208,12 +251,16 @@ class _Tables:
 
 def rule_constants(rule) -> tuple[float, float]:
     """Return the two numbers of a rule, as the kernels know them: a_plus and a_minus, or lr and alpha."""
+    if isinstance(rule, TextRule):
+        return 0.0, 0.0
     if isinstance(rule, STDP | ModulatedSTDP):
         return rule.a_plus, rule.a_minus
     return rule.lr, rule.alpha if isinstance(rule, MSE) else 0.0
 
 
+MORE_CONSTANTS = ("tau", "beta", "keep", "e_exc", "e_inh")  # of neurons beside LIF
 CLEARED = ("value", "late", "trace_pre", "trace_post", "trace_mod", "mod_value")
+CLEARED += ("trace_x2", "trace_y2", "trace_y3", "tag", "line")
 
 
 def _append(arrays: list[np.ndarray], array: np.ndarray) -> int:

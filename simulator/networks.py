@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from simulator.chosen_rules import plastic_synapse
 from simulator.neurons import LIF, Layer
 from simulator.params import StreamnetParams
-from simulator.plasticity import MSE, STDP, Decay, ModulatedSTDP, ReleasedMSE
 from simulator.streamnet import StreamNet
-from simulator.synapses import OneToOne, Plastic, Sparse, Static
+from simulator.synapses import OneToOne, Sparse, Static
 
 
 def shallow(params: StreamnetParams, n_inputs: int, n_classes: int, seed: int = 0) -> StreamNet:
@@ -50,23 +50,15 @@ def build(params: StreamnetParams, n_inputs: int, n_classes: int, seed: int = 0)
     return NETWORKS[params.network](params, n_inputs, n_classes, seed)
 
 
-def learning_rule(params: StreamnetParams):
-    """Return the rule that `params` names, with its parameters."""
-    if params.rule in ("stdp", "modulated_stdp"):
-        return (STDP if params.rule == "stdp" else ModulatedSTDP)(params.a_plus, params.a_minus)
-    return MSE(params.lr, params.alpha) if params.rule == "mse" else ReleasedMSE(params.lr)
-
-
 def _one_neuron(n_inputs: int, weight: float, tau: float) -> Layer:
     return Layer(LIF(1, tau), [Static(np.full((1, n_inputs), weight), "excitatory")])
 
 
 def _add_output(net: StreamNet, params: StreamnetParams, source: str, n_pre: int, n_classes: int, seed: int) -> None:
     """Add and expose the output neurons "o" with their plastic synapses from `source` and, if modulated, from m."""
-    limit, rule = params.w_limit, learning_rule(params)
+    limit = params.w_limit
     weights = np.random.default_rng([seed, 1]).uniform(-limit, limit, (n_classes, n_pre)) * params.init
-    pre, post, mod = (Decay(*params.trace(name)) for name in ("pre", "post", "mod"))
-    plastic = Plastic(weights, rule, pre, post, mod, (-limit, limit), tau=params.tau_input, tau_mod=params.tau_mod)
+    plastic = plastic_synapse(params, weights)
     layer = Layer(LIF(n_classes, params.tau_out, refractory=params.refractory), [plastic])
-    net.add("o", layer, source, *(["m"] if rule.modulated else []))
+    net.add("o", layer, source, *(["m"] if plastic.rule.modulated else []))
     net.expose("o")

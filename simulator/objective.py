@@ -86,7 +86,7 @@ def learn(
             end = min(first + CHUNK, last)
             part = None if labels is None else labels[first:end]
             shown = Images(images[first:end], part, params.steps, seed, params.scale, params.reset, first)
-            run(net, shown, True, params.precision)
+            run(net, shown, True, params.run_precision)
             first = end
     except KeyboardInterrupt:
         status = "interrupted"
@@ -174,7 +174,7 @@ def _evaluate(net, params, images, seed, kenyon=False) -> Record:
     if not params.reset:
         net.reset()  # an evaluation does not depend on what was shown before it
     shown = Images(images, None, params.steps, seed, params.scale, params.reset)
-    return run(net, shown, False, params.precision, kenyon=kenyon)
+    return run(net, shown, False, params.run_precision, kenyon=kenyon)
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

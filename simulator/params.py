@@ -12,6 +12,7 @@ the paper's text is lost or silent the choice is ours:
 streamnet_mnist_mushroom20 is ours: 20 steps, the hidden layers fixed at the defaults below (most draws from Table II's
 ranges leave them silent or saturated), Table II's ranges for the learning synapses, two numbers per trace.
 streamnet_digits is ours: Table I with larger weights, for 64 pixels instead of 784, and longer samples.
+streamnet_digits_rules is ours, too: a choice of learning rules, each with its own parameters; see chosen_rules.py.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ from dataclasses import dataclass
 
 from models.params import Range, check
 
+BUILT_IN_RULES = ("mse", "mse_released", "stdp", "modulated_stdp")
+TEXT_RULES = ("mse_decay", "mse_soft", "modulated_triplet", "r_stdp", "memristor", "text")  # see chosen_rules.py
 CHOICES = {
     "network": ("shallow", "mushroom_body"),
     "task": ("supervised", "unsupervised"),
-    "rule": ("mse", "mse_released", "stdp", "modulated_stdp"),
+    "rule": (*BUILT_IN_RULES, *TEXT_RULES),
     "precision": ("float32", "float64"),
 }
 COUNT, POSITIVE, NOT_NEGATIVE = Range(1), Range(0, above=True), Range(0)
@@ -35,6 +38,9 @@ RANGES = {
     **dict.fromkeys(("keep_pre", "keep_post", "keep_mod", "init"), FRACTION),
     **dict.fromkeys(("samples", "scale", "tau_input", "tau_mod", "lr", "alpha", "a_plus", "a_minus"), NOT_NEGATIVE),
     **dict.fromkeys(("w_input_glom", "w_input_lat", "w_lat_glom"), NOT_NEGATIVE),
+    **dict.fromkeys(("decay", "triplet_plus", "triplet_minus", "tag_plus", "tag_minus", "pulse_least"), NOT_NEGATIVE),
+    **dict.fromkeys(("up_seconds", "down_seconds"), NOT_NEGATIVE),
+    **{"trace_slow": SOME_FRACTION, "tag_decay": FRACTION, "up_volts": Range(-9, 0), "down_volts": Range(0, 9)},
     **dict.fromkeys(("w_glom_inh", "w_inh_kenyon", "w_glom_kenyon"), NOT_NEGATIVE),
 }
 
@@ -51,7 +57,8 @@ class StreamnetParams:
     scale: float = 1.0  # input spikes per step of a white pixel
     precision: str = "float32"  # of the compiled kernels
     # the learning synapses and their neurons
-    rule: str = "mse"  # mse (the paper's) | mse_released (the released code's) | stdp | modulated_stdp
+    rule: str = "mse"  # mse (the paper's) | mse_released (the released code's) | stdp | modulated_stdp | TEXT_RULES
+    text: str = ""  # rule "text": the rule in the language of rule_language.py
     tau_out: float = 3.95  # decay time of the output neurons' potential [steps]
     refractory: bool = False  # output neurons are silent in the step after a spike
     tau_input: float = 0.95  # low-pass of the presynaptic spikes [steps]; 0 passes them through
@@ -66,6 +73,18 @@ class StreamnetParams:
     alpha: float = 4.0  # weight of the modulatory trace in mse
     a_plus: float = 0.001  # stdp: gain per presynaptic trace at an output spike
     a_minus: float = 0.001  # stdp: loss per postsynaptic trace at an input spike
+    decay: float = 0.1  # mse_decay: weight lost per presynaptic trace, in units of lr
+    triplet_plus: float = 1.0  # modulated_triplet: gain, in units of lr
+    triplet_minus: float = 0.5  # its loss
+    trace_slow: float = 0.1  # growth of the slow postsynaptic trace
+    tag_plus: float = 0.1  # r_stdp: gain of the tag per presynaptic trace at an output spike
+    tag_minus: float = 0.05  # loss of the tag per postsynaptic trace at an input spike
+    tag_decay: float = 0.2  # fraction of the tag lost per step
+    up_volts: float = -2.0  # memristor: pulse that makes a weight larger [V],
+    up_seconds: float = 2e-11  # its width [s]
+    down_volts: float = 1.0  # pulse that makes a weight smaller [V],
+    down_seconds: float = 2e-11  # its width [s]
+    pulse_least: float = 0.001  # smallest change of the rule that brings a pulse
     w_limit: float = 0.24  # weights stay within -w_limit..w_limit
     init: float = 0.1  # initial weights are uniform in -init * w_limit..init * w_limit
     # mushroom body
@@ -83,11 +102,27 @@ class StreamnetParams:
     w_glom_kenyon: float = 0.2  # glomeruli to Kenyon cells
 
     def __post_init__(self):
-        check(self, CHOICES, RANGES)
+        check(self, CHOICES | {"text": (self.text,)}, RANGES)
+        self._check_text()
         if self.task == "unsupervised" and self.rule != "stdp":
             raise ValueError(f"rule must be stdp where task is unsupervised, not {self.rule!r}: it gets no labels")
         if self.task == "supervised" and self.rule == "stdp":
             raise ValueError("rule must be a modulated one where task is supervised, not 'stdp': it sees no labels")
+
+    def _check_text(self) -> None:
+        """Raise ValueError for a text that is no rule, and for one where another rule is chosen."""
+        from simulator.rule_language import names, parse
+
+        if self.rule != "text":
+            if self.text:
+                raise ValueError(f"text must be left out where rule is {self.rule!r}, not {self.text!r}")
+        elif not {"m0", "m1"} & names(parse(self.text)):
+            raise ValueError(f"text must have m0 or m1 as a factor, not {self.text!r}: it sees no labels")
+
+    @property
+    def run_precision(self) -> str:
+        """The precision of the kernel that runs it: rules given as text know float64 only."""
+        return "float64" if self.rule in TEXT_RULES else self.precision
 
     def trace(self, name: str) -> tuple[float, float]:
         """Return (gain, keep) of the trace "pre", "post" or "mod"."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from simulator.encoders import GOLDEN_32, GOLDEN_64
+from simulator.encoders import GOLDEN_32, GOLDEN_64, pixel_thresholds
 
 _GOLDEN_64, _MIX_A, _MIX_B = np.uint64(GOLDEN_64), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _GOLDEN_32, _MUL_A, _MUL_B = np.uint32(GOLDEN_32), np.uint32(0x7FEB352D), np.uint32(0x846CA68B)
@@ -62,3 +62,13 @@ def encode_block(images, first, start, bounds, seed, everything, index, sizes, l
                 train[j] = draw(key, index[b, j]) < limits[j]
             for j in range(size, padded):
                 train[j] = 0
+
+
+def encode_all(images: np.ndarray, steps: int, seed: int, scale: float = 1.0, first: int = 0) -> np.ndarray:
+    """Return what `encoders.encode_images` does, (B, T, N) uint8, compiled."""
+    count, n = images.shape
+    spikes = np.zeros((count, steps, n), np.uint8)
+    index, sizes, limits = np.zeros((count, n), np.uint32), np.zeros(count, np.int64), np.zeros(n, np.uint32)
+    images = np.require(images, requirements=("C", "W"))
+    encode_block(images, 0, first, pixel_thresholds(scale), np.uint64(seed), True, index, sizes, limits, spikes)
+    return spikes

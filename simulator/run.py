@@ -18,7 +18,7 @@ from simulator.encoders import encode_images
 from simulator.neurons import Layer
 from simulator.streamnet import StreamNet, whole
 
-CHUNK = 32  # samples whose spike trains are held at a time
+CHUNK = 64  # samples whose spike trains are held at a time
 BACKENDS = ("auto", "step", "graph", "fast")
 
 
@@ -200,7 +200,7 @@ def _run_chunks(net: StreamNet, samples: Images | Trains, learn: bool, run_chunk
     counts = np.zeros((total, net.output_sizes[0]), dtype=np.int64)
     kept = []
     for first in range(0, total, CHUNK):
-        trains = _trains(net, samples, first)
+        trains = _trains(net, samples, first, backend)
         outputs = run_chunk(net, trains, samples.reset, learn)
         counts[first : first + CHUNK] = outputs[0].sum(axis=1)
         if isinstance(samples, Trains):
@@ -210,12 +210,15 @@ def _run_chunks(net: StreamNet, samples: Images | Trains, learn: bool, run_chunk
     return Record(counts, spikes, operations, backend, reason, joined)
 
 
-def _trains(net: StreamNet, samples: Images | Trains, first: int) -> tuple[np.ndarray, ...]:
+def _trains(net: StreamNet, samples: Images | Trains, first: int, backend: str) -> tuple[np.ndarray, ...]:
     """Return the input vectors of the samples from `first` on, (chunk, T, size) each."""
     part = slice(first, first + CHUNK)
     if isinstance(samples, Trains):
         return tuple(array[part] for array in samples.inputs)
-    x = encode_images(samples.images[part], samples.steps, samples.seed, samples.scale, samples.first + first)
+    encode = encode_images
+    if backend == "graph":
+        from simulator.poisson_kernel import encode_all as encode
+    x = encode(samples.images[part], samples.steps, samples.seed, samples.scale, samples.first + first)
     if len(net.inputs) == 1:
         return (x,)
     m = np.zeros((*x.shape[:2], net.input_sizes[1]))
@@ -242,8 +245,9 @@ def _graph_chunk(net: StreamNet, trains: tuple[np.ndarray, ...], reset: bool, le
 
     samples, steps = trains[0].shape[:2]
     program = lower(net)
-    given = np.concatenate([train.reshape(samples * steps, -1) for train in trains], axis=1).astype(float)
-    given = np.ascontiguousarray(np.concatenate([given, _step_front(program, given, steps, reset, learn)], axis=1))
+    given = np.concatenate([train.reshape(samples * steps, -1) for train in trains], axis=1, dtype=float)
+    if program.front:
+        given = np.concatenate([given, _step_front(program, given, steps, reset, learn)], axis=1)
     out = np.zeros((samples * steps, len(program.shown)))
     tables = (program.layers, program.synapses, program.pool, program.rest, program.signals, program.whole)
     run_graph(given, steps, reset, learn, *tables, program.counters, program.shown, out)

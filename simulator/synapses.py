@@ -127,7 +127,8 @@ class Sparse(Static):
         check_sign(sign, np.array([weight]))
         self.n_pre, self.n_post = whole("n_pre of Sparse", n_pre), whole("n_post of Sparse", n_post)
         self.weight, self.sign = float(weight), sign
-        rng = np.random.default_rng(whole("seed of Sparse", seed, 0))
+        self.probability, self.seed = float(probability), whole("seed of Sparse", seed, 0)
+        rng = np.random.default_rng(self.seed)
         self.mask = rng.random((self.n_pre, self.n_post), dtype=np.float32) < probability
         self.mask.flags.writeable = False  # what follows from it is made once
         self.input_sizes = (self.n_pre,)
@@ -158,6 +159,8 @@ class Plastic(Static):
     low-passed m. Raises ValueError naming what does not fit.
     """
 
+    rules = RULES  # that it knows; `Programmed` follows rules given as text
+
     def __init__(
         self,
         weights: np.ndarray,
@@ -172,8 +175,8 @@ class Plastic(Static):
         delay: int = 0,
     ):
         super().__init__(weights, sign, tau, delay)
-        if type(rule) not in RULES:  # the kernels know them by type, and not what a derived class does
-            names = ", ".join(known.__name__ for known in RULES)
+        if type(rule) not in self.rules:  # the kernels know them by type, and not what a derived class does
+            names = ", ".join(known.__name__ for known in self.rules)
             raise ValueError(f"rule must be one of {names}, not {rule!r}")
         for name, trace in (("pre", pre), ("post", post), ("mod", mod)):
             if type(trace) is not Decay:

@@ -78,7 +78,7 @@ def test_list_of_nothing_and_of_what_was_cut_off_at_once(tmp_path):
     with resume.hold(tmp_path / "experiments" / "mine"):
         running = run(tmp_path, "--list").stdout.splitlines()
     stopped = run(tmp_path, "--list").stdout.splitlines()
-    assert running[1].split()[:7] == ["mine", "eprop_digits", "nni-tpe", "(headless)", "running", "0/20", "-"]
+    assert running[1].split()[:7] == ["mine", "eprop_digits", "gp", "(headless)", "running", "0/20", "-"]
     assert stopped[1].split()[4] == "stopped" and len(running) == len(stopped) == 2
 
 

@@ -38,7 +38,8 @@ def test_a_failing_training_says_which_and_why(tmp_path):
 def test_an_interrupt_ends_the_trainings_and_is_no_result(tmp_path):
     parameters = json.dumps(SMALL | {"epochs": 100_000})
     call = f"retrain('eprop_digits', {parameters}, pathlib.Path({str(tmp_path)!r}), [0])"
-    code = f"import pathlib; from runner.retrain import retrain; {call}"
+    heeded = "signal.signal(signal.SIGINT, signal.default_int_handler)"  # which is ignored below `nohup pytest &`
+    code = f"import pathlib, signal; {heeded}; from runner.retrain import retrain; {call}"
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 60
     while not (children := psutil.Process(process.pid).children()):

@@ -77,7 +77,7 @@ def wake_up(synapse, pool, whole, x):
     if count < n:
         flags = whole[at + 1 + n : at + 1 + 2 * n]
         for j in range(n):
-            if x[j] != 0.0 and flags[j] == 0:
+            if flags[j] == 0 and x[j] != 0.0:  # in this order the branches are easier to foretell
                 flags[j] = 1
                 whole[at + 1 + count] = j
                 count += 1
@@ -114,18 +114,16 @@ def bring_back(synapse, pool, whole):
 def _copy(synapse, pool, channels, first, into):
     n, p, block = synapse.n_pre, synapse.n_post, block_of(synapse, pool)
     line, weights, delays, tags, devices, end = block_rows(synapse)
-    parts = np.array(
-        [
-            (VALUE, X1, synapse.value),
-            (X1, X2, synapse.trace_pre),
-            (X2, LATE, synapse.trace_x2),
-            (LATE, line, synapse.late),
-            (line, weights, synapse.line),
-            (weights, weights + p, synapse.weights),
-            (delays, tags, synapse.delays),
-            (tags, devices, synapse.tag),
-            (devices, end, synapse.device),
-        ]
+    parts = (
+        (VALUE, X1, synapse.value),
+        (X1, X2, synapse.trace_pre),
+        (X2, LATE, synapse.trace_x2),
+        (LATE, line, synapse.late),
+        (line, weights, synapse.line),
+        (weights, weights + p, synapse.weights),
+        (delays, tags, synapse.delays),
+        (tags, devices, synapse.tag),
+        (devices, end, synapse.device),
     )
     for begin, until, at in parts:
         for row in range(begin, until):
@@ -146,7 +144,7 @@ def receive(synapse, block, channels, x):
         spike = x[channels[a]]
         filtered = (1.0 - keep) * spike + keep * value[a]
         spikes[a], value[a] = spike, 0.0 if abs(filtered) < FLUSH else filtered
-        arrived += spike != 0.0
+        arrived += 1 if spike != 0.0 else 0
     return arrived
 
 

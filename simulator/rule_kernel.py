@@ -70,8 +70,9 @@ def _change(synapse, pool, whole, block, count, rows):
         table[p, 2], table[p, 3] = at, number
         at, number = at + table[p, 1], number + table[p, 1]
     scratch = np.empty((4, count))  # weights, delays and tags of before, and a product
+    remember = synapse.has_device or table[:, 1].max() > 0
     for i in range(synapse.n_post):
-        _change_row(synapse, pool, whole, block, i, table, by_row, by_column, scratch)
+        _change_row(synapse, pool, whole, block, i, table, by_row, by_column, scratch, remember)
 
 
 @njit(cache=True)
@@ -82,24 +83,24 @@ def _multiply(product, values, constant):
 
 
 @njit(cache=True)
-def _change_row(synapse, pool, whole, block, i, table, by_row, by_column, scratch):
-    """Add all products to the synapses of neuron i, then clip what has changed."""
+def _change_row(synapse, pool, whole, block, i, table, by_row, by_column, scratch, remember):
+    """Add all products to the synapses of neuron i, then clip what has changed. `remember`: w, d, t are read, too."""
     _, weights, delays, tags, devices, _ = block_rows(synapse)
     own = (weights + i, delays + i, tags + i)
     lows, highs = (synapse.low, 0.0, -synapse.tag_limit), (synapse.high, 1.0 * synapse.max_delay, synapse.tag_limit)
-    count, changed = by_column.shape[1], np.zeros(3, np.bool_)
-    if table[:, 1].max() > 0 or synapse.has_device:
+    count, changed = by_column.shape[1], 0  # a bit for each target
+    if remember:
         for z in range(3):
             if z == 0 or (z == 1 and synapse.has_delays > 0) or (z == 2 and synapse.has_tag > 0):
                 scratch[z] = block[own[z], :count]
     for p in range(len(table)):
         if by_row[p, i] != 0.0:
-            changed[table[p, 0]] = True
+            changed |= 1 << table[p, 0]
             _add_product(whole, pool, table[p], by_row[p, i], by_column[p], scratch, block[own[table[p, 0]]])
     for z in range(3):
-        if changed[z]:
+        if changed & (1 << z):
             _clip(block[own[z]], count, lows[z], highs[z])
-    if synapse.has_device and changed[0]:
+    if synapse.has_device and changed & 1:
         _pulse(synapse, block[weights + i], block[devices + i], scratch[0])
 
 

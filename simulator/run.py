@@ -10,6 +10,7 @@ in another order: a potential that equals its threshold to the last digit may be
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -80,7 +81,9 @@ def run(
     if backend != "step":
         unknown = why_not_graph(net)
         if not unknown:
-            return _run_chunks(net, samples, learn, _graph_chunk, "graph", reason)
+            from simulator.lowering import lower
+
+            return _run_chunks(net, samples, learn, partial(_graph_chunk, lower(net)), "graph", reason)
         if backend == "graph":
             raise ValueError(f"no compiled kernel for this net: {unknown}")
         reason = unknown
@@ -239,12 +242,10 @@ def _step_chunk(net: StreamNet, trains: tuple[np.ndarray, ...], reset: bool, lea
     return outputs
 
 
-def _graph_chunk(net: StreamNet, trains: tuple[np.ndarray, ...], reset: bool, learn: bool) -> tuple[np.ndarray, ...]:
+def _graph_chunk(program, net: StreamNet, trains: tuple[np.ndarray, ...], reset: bool, learn: bool):
     from simulator.graph_kernel import run_graph
-    from simulator.lowering import lower
 
     samples, steps = trains[0].shape[:2]
-    program = lower(net)
     given = np.concatenate([train.reshape(samples * steps, -1) for train in trains], axis=1, dtype=float)
     if program.front:
         given = np.concatenate([given, _step_front(program, given, steps, reset, learn)], axis=1)

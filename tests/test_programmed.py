@@ -5,8 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from simulator.awake_kernel import all_awake, awake_table
+from simulator.encoders import encode_images
 from simulator.neurons import LIF, Layer
 from simulator.plasticity import MSE, STDP, Decay, ModulatedSTDP, ReleasedMSE
+from simulator.poisson_kernel import encode_all
 from simulator.programmed import Programmed, TextRule
 from simulator.rule_presets import PRESETS, preset
 from simulator.run import Images, Trains, run
@@ -201,3 +204,24 @@ def test_mistakes_are_refused_in_a_line():
         with pytest.raises(ValueError, match=message) as refused:
             make()
         assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("scale, first", [(1.0, 0), (0.3, 7)])
+def test_the_compiled_encoding_draws_the_same_spikes(scale, first):
+    images = np.random.default_rng(0).integers(0, 256, (5, 37), dtype=np.uint8)
+    found = encode_all(images, 6, 11, scale, first)
+    np.testing.assert_array_equal(found, encode_images(images, 6, 11, scale, first))
+    assert found.dtype == np.uint8
+
+
+def test_only_inputs_that_have_spiked_are_visited_where_the_rule_allows_it():
+    for text, everything in (
+        ("dw = y0*x1 - x0*y1*w", False),
+        ("dt = y0*x1 - u0*t; dw = u0*t*y1", False),
+        ("dw = y0*(x1 - 1)", True),
+        ("dw = u4*w", True),
+        ("dt = u0*y1; dw = u0*t", True),
+    ):
+        synapse = Programmed(start(), TextRule(text))
+        assert all_awake(synapse) == everything
+        assert awake_table(synapse)[0] == (E if everything else 0)

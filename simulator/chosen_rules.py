@@ -2,7 +2,7 @@
 
 Rules given as text all scale with `lr`. `memristor` is mse_soft's sign alone: where it asks for a change above
 `pulse_least`, a VTEAM device of the set "magic" gets a pulse of the given amplitudes and widths. With a resistance
-linear in the state all weights above the middle lie within 0.3 % of the state's range: pulses are coarse. Slow traces y2
+linear in the state all weights above the middle lie within 0.3 % of the state's range: pulses are coarse. Slow traces
 grow by `trace_slow` and keep 1 - trace_slow.
 """
 

@@ -31,6 +31,14 @@ RESISTANCES = ("linear", "exponential")
 CLOSED = 1e-3  # a window below this counts as 0
 
 
+def _check_finite(record, but: tuple[str, ...] = ()) -> None:
+    """Raise ValueError naming a field, other than those in `but`, that is no finite number."""
+    for field in fields(record):
+        value = getattr(record, field.name)
+        if field.name not in but and not (isinstance(value, Real) and np.isfinite(value)):
+            raise ValueError(f"{field.name} must be a finite number, not {value!r}")
+
+
 @dataclass(frozen=True)
 class Vteam:
     """A device. Raises ValueError naming what is out of range, or that its window sticks, and where."""
@@ -150,14 +158,6 @@ class Pulses:
         for name in ("up_seconds", "down_seconds", "least", "read_seconds"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, not {getattr(self, name)}")
-
-
-def _check_finite(record, but: tuple[str, ...] = ()) -> None:
-    """Raise ValueError naming a field, other than those in `but`, that is no finite number."""
-    for field in fields(record):
-        value = getattr(record, field.name)
-        if field.name not in but and not (isinstance(value, Real) and np.isfinite(value)):
-            raise ValueError(f"{field.name} must be a finite number, not {value!r}")
 
 
 class Memristive(Programmed):

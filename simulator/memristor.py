@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, fields
+from numbers import Real
 
 import numpy as np
 
@@ -26,7 +27,16 @@ from simulator import memristor_kernel as kernel
 from simulator.programmed import Programmed
 
 WINDOWS = ("clip", "biolek", "kvatinsky", "joglekar", "prodromakis")  # in the kernel's order
+RESISTANCES = ("linear", "exponential")
 CLOSED = 1e-3  # a window below this counts as 0
+
+
+def _check_finite(record, but: tuple[str, ...] = ()) -> None:
+    """Raise ValueError naming a field, other than those in `but`, that is no finite number."""
+    for field in fields(record):
+        value = getattr(record, field.name)
+        if field.name not in but and not (isinstance(value, Real) and np.isfinite(value)):
+            raise ValueError(f"{field.name} must be a finite number, not {value!r}")
 
 
 @dataclass(frozen=True)
@@ -53,26 +63,19 @@ class Vteam:
     may_stick: bool = False  # warn of a window that sticks instead of refusing it
 
     def __post_init__(self):
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if not isinstance(value, str) and not np.isfinite(value):
-                raise ValueError(f"{field.name} must be a finite number, not {value}")
-        for names, fits, rule in (
-            (("k_off", "v_off", "alpha_on", "alpha_off", "r_on", "sharpness", "height"), lambda x: x > 0, "above 0"),
-            (("k_on", "v_on"), lambda x: x < 0, "below 0"),
-        ):
-            for name in names:
-                if not fits(getattr(self, name)):
-                    raise ValueError(f"{name} of a VTEAM device must be {rule}, not {getattr(self, name)}")
+        _check_finite(self, but=("resistance", "window"))
+        for name in ("k_off", "v_off", "alpha_on", "alpha_off", "r_on", "sharpness", "height"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} of a VTEAM device must be above 0, not {getattr(self, name)}")
+        for name in ("k_on", "v_on"):
+            if getattr(self, name) >= 0:
+                raise ValueError(f"{name} of a VTEAM device must be below 0, not {getattr(self, name)}")
         for low, high in (("r_on", "r_off"), ("w_on", "w_off")):
             if not getattr(self, low) < getattr(self, high):
                 raise ValueError(f"{low} must be below {high}, not {getattr(self, low)} and {getattr(self, high)}")
-        for name, value, known in (
-            ("resistance", self.resistance, ("linear", "exponential")),
-            ("window", self.window, WINDOWS),
-        ):
-            if value not in known:
-                raise ValueError(f"{name} must be one of {', '.join(known)}, not {value!r}")
+        for name, known in (("resistance", RESISTANCES), ("window", WINDOWS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
         if isinstance(self.p, bool) or not isinstance(self.p, int) or self.p < 1:
             raise ValueError(f"p must be a whole number of at least 1, not {self.p!r}")
         self._check_window()
@@ -151,11 +154,10 @@ class Pulses:
     read_seconds: float = 1e-9
 
     def __post_init__(self):
-        for field in fields(self):
-            if not np.isfinite(getattr(self, field.name)):
-                raise ValueError(f"{field.name} must be a finite number, not {getattr(self, field.name)}")
-            if not field.name.endswith("volts") and getattr(self, field.name) < 0:
-                raise ValueError(f"{field.name} must be at least 0, not {getattr(self, field.name)}")
+        _check_finite(self)
+        for name in ("up_seconds", "down_seconds", "least", "read_seconds"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, not {getattr(self, name)}")
 
 
 class Memristive(Programmed):

@@ -28,6 +28,7 @@ CHOICES = {
     "task": ("supervised", "unsupervised"),
     "rule": (*BUILT_IN_RULES, *TEXT_RULES),
     "precision": ("float32", "float64"),
+    "resistance": ("exponential", "linear"),
 }
 COUNT, POSITIVE, NOT_NEGATIVE = Range(1), Range(0, above=True), Range(0)
 FRACTION, SOME_FRACTION = Range(0, 1), Range(0, 1, above=True)
@@ -84,7 +85,8 @@ class StreamnetParams:
     up_seconds: float = 2e-11  # its width [s]
     down_volts: float = 1.0  # pulse that makes a weight smaller [V],
     down_seconds: float = 2e-11  # its width [s]
-    pulse_least: float = 0.001  # smallest change of the rule that brings a pulse
+    pulse_least: float = 0.1  # smallest change of the rule, in units of lr, that brings a pulse
+    resistance: str = "exponential"  # of the state: exponential | linear
     w_limit: float = 0.24  # weights stay within -w_limit..w_limit
     init: float = 0.1  # initial weights are uniform in -init * w_limit..init * w_limit
     # mushroom body

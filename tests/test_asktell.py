@@ -293,6 +293,17 @@ def test_earlier_values_count_as_the_spaces_own_or_not_at_all():
     assert rest == {(0.0, 20), (0.5, 10), (0.5, 20), (1.0, 10)}
 
 
+@pytest.mark.parametrize(("known", "fits"), [(100, 12), (600, 4), (1200, 2), (4000, 1)])
+def test_a_forest_serves_for_a_two_hundredth_of_its_results(known, fits, monkeypatch):
+    tuner, fitted = make("forest", {"x": {"_type": "uniform", "_value": [0, 1]}}), []
+    fit = tuner._fit
+    monkeypatch.setattr(tuner, "_fit", lambda: (fitted.append(0), fit()))
+    tuner.import_data([{"parameter": {"x": x}, "value": -((x - 0.3) ** 2)} for x in np.linspace(0, 1, known)])
+    tried = search(tuner, 12, lambda p: -((p["x"] - 0.3) ** 2))
+    assert len(fitted) == fits
+    assert abs(np.median([p["x"] for p in tried]) - 0.3) < 0.05
+
+
 def test_of_a_trial_in_a_journal_the_newest_line_counts(tmp_path):
     parameters = {"net": "small", "lr": 0.1, "reset": "zero"}
     lines = [

@@ -19,7 +19,8 @@ KAPPA = 1.96  # the paper's trade-off between the known and the unknown
 ROWS = 2_000  # results that the forest is fitted to; beyond that the best fifth, the latest fifth and a random rest
 RANDOM, LOCAL = 1_000, 500  # candidates in a space too large to enumerate: anywhere, and near the best
 NEAR = 10  # so many best points have neighbours among the candidates
-REFIT = 16  # proposals from one forest, where no result came between them
+REFIT = 16  # proposals from one forest at most
+STALE = 200  # a forest is fitted anew once one result in so many is new to it; at every result up to 400
 INACTIVE = -1.0
 
 
@@ -38,12 +39,12 @@ class ForestTuner(AskTellTuner):
     def _forget(self) -> None:
         self.rows: list[np.ndarray] = []  # units (L,) of each result
         self.scores: list[float] = []
-        self.forest, self.proposals = None, 0  # and how many came from this forest
+        self.forest, self.proposals, self.unfitted = None, 0, 0  # and how many came from it, how many it does not know
 
     def _ask(self) -> tuple[dict, None]:
         if len(self.rows) < self.starts:
             return self._random(), None
-        if self.forest is None or self.proposals >= REFIT:
+        if self.forest is None or self.proposals >= REFIT or self.unfitted >= max(1, len(self.rows) // STALE):
             self._fit()
         self.proposals += 1
         units = self._candidates()
@@ -66,7 +67,7 @@ class ForestTuner(AskTellTuner):
     def _tell(self, trial: Trial, scores: tuple[float, ...]) -> None:
         self.rows.append(self._units(trial.point))
         self.scores.append(scores[0])
-        self.forest = None
+        self.unfitted += 1
 
     def _fit(self) -> None:
         """Fit the forest to at most ROWS results, and to a lie for each pending trial: the mean of the results."""
@@ -79,7 +80,7 @@ class ForestTuner(AskTellTuner):
         lies = np.full(len(pending), scores.mean())
         self.forest = ExtraTreesRegressor(TREES, min_samples_leaf=1, random_state=int(self.rng.integers(2**31)))
         self.forest.fit(self._features(units), np.concatenate([scores, lies]))
-        self.proposals = 0
+        self.proposals, self.unfitted = 0, 0
 
     def _training_rows(self) -> np.ndarray:
         total = len(self.rows)

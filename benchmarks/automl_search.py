@@ -5,7 +5,7 @@
 Each configuration learns 7,000 of MNIST's 10,000 test images in one pass of 8 steps each and is scored on 2,000; 1,000
 are kept for a test. Beside the tuner, random search has the same budget. All run headless; what is interrupted goes on
 where it was when the same command is given again. Prints the distributions, the best and where the time went, and draws
-Figures 3 to 5: the accuracies in the order in which they came, for both networks, and their histograms.
+Figures 3 to 5: for both networks the accuracies in the order in which they came, and their histograms.
 """
 
 from __future__ import annotations
@@ -125,24 +125,25 @@ def times(folder: Path) -> dict[str, float]:
 
 
 def draw(found: dict[tuple[str, str], np.ndarray], path: Path) -> None:
-    """Draw the accuracies over the evaluations, a panel a network, and their histograms."""
+    """Draw a row a network: its accuracies over the evaluations, and their histogram."""
     from matplotlib.figure import Figure
 
-    networks = list(dict.fromkeys(network for network, _ in found))
-    figure = Figure(figsize=(5 * len(networks) + 5, 4), layout="constrained")
-    panels = figure.subplots(1, len(networks) + 1, squeeze=False)[0]
+    networks, tuners = (list(dict.fromkeys(names)) for names in zip(*found, strict=True))
+    figure = Figure(figsize=(10, 3.6 * len(networks)), layout="constrained")
+    panels = figure.subplots(len(networks), 2, squeeze=False)
     for (network, tuner), values in found.items():
-        panel = panels[networks.index(network)]
-        panel.plot(values, ".", markersize=2, alpha=0.4, label=tuner)
-        panel.plot(np.maximum.accumulate(values), label=f"{tuner}, best so far")
-        panel.set(title=network, xlabel="evaluation", ylabel="validation accuracy")
-        panel.legend(fontsize="small")
-        style = "-" if tuner != "random" else ":"
-        label = f"{network}, {tuner}"
-        panels[-1].hist(values, np.linspace(0, 1, 51), histtype="step", density=True, linestyle=style, label=label)
-    panels[-1].set(title="distributions", xlabel="validation accuracy", ylabel="density")
-    panels[-1].legend(fontsize="small", loc="upper left")
-    figure.savefig(path, dpi=130)
+        (course, histogram), color = panels[networks.index(network)], f"C{tuners.index(tuner)}"
+        course.plot(values, ".", markersize=2, alpha=0.3, color=color)
+        course.plot(np.maximum.accumulate(values), color=color, label=f"{tuner}, best so far")
+        course.set(title=network.replace("_", " "), xlabel="evaluation", ylabel="validation accuracy")
+        course.legend(fontsize="small", loc="lower right")
+        shares = np.full(len(values), 1 / len(values))
+        histogram.hist(
+            values, np.linspace(0, 1, 51), weights=shares, histtype="stepfilled", alpha=0.5, color=color, label=tuner
+        )
+        histogram.set(title=network.replace("_", " "), xlabel="validation accuracy", ylabel="share of evaluations")
+        histogram.legend(fontsize="small", loc="upper center")
+    figure.savefig(path, dpi=110)
     print(path)
 
 

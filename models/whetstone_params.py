@@ -45,7 +45,7 @@ class WhetstoneParams:
     noise_std: float = 0.2  # standard deviation, in units of the sums
     # Sharpening
     sharpener: str = "scheduled"  # scheduled | uniform | simple | adaptive
-    sh_start: int = 15  # epochs before it begins
+    sh_start: int = 15  # before it begins [epochs]
     sh_duration: int = 5  # that a layer takes, or with uniform all of them [epochs]
     sh_intermission: int = 1  # between two layers, scheduled [epochs]
     sh_steps: int = 4  # simple: steps from 0 to 1, one an epoch

@@ -32,7 +32,9 @@ figure { margin: 0; min-width: 0; } img { display: block; width: 100%; max-width
 figcaption { font-size: .85rem; color: #5a616b; margin-top: .25rem; }
 .table { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; }
 th, td { padding: .2rem 0 .2rem .9rem; text-align: right; border-bottom: 1px solid #eceef1; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; padding-left: 0; } td { font-variant-numeric: tabular-nums; }
+th:first-child, td:first-child { text-align: left; padding-left: 0; white-space: normal; overflow-wrap: normal;
+  min-width: 6rem; position: sticky; left: 0; background: #fff; }
+td { font-variant-numeric: tabular-nums; }
 pre { background: #f5f6f8; padding: .6rem; overflow-x: auto; font-size: .85rem; }
 a { color: #1f5aa0; } .quiet { color: #5a616b; font-size: .9rem; }
 """

@@ -133,11 +133,13 @@ def test_one_pulse_per_change_with_the_sign_of_the_rule():
 
 
 @pytest.mark.parametrize("backend", ["step", "graph"])
-@pytest.mark.parametrize("limit", [0.1, 0.24, 0.7, 1.0])
-def test_weights_end_exactly_at_their_bounds(backend, limit):
+@pytest.mark.parametrize("device", DEVICES.values(), ids=list(DEVICES))
+@pytest.mark.parametrize("limit", [0.24, 0.7, 1.0])
+def test_weights_stay_within_their_bounds(backend, device, limit):
+    volts = {"up_volts": 2 * device.v_on, "down_volts": 3 * device.v_off}
     for text, end in (("dw = u0", limit), ("dw = (-1)*u0", -limit)):
-        rule, pulses = TextRule(text), Pulses(up_seconds=1, down_seconds=1)
-        synapse = Memristive(np.zeros((2, 1)), rule, bounds=(-limit, limit), pulses=pulses)
+        rule, pulses = TextRule(text), Pulses(up_seconds=1, down_seconds=1, **volts)
+        synapse = Memristive(np.zeros((2, 1)), rule, bounds=(-limit, limit), device=device, pulses=pulses)
         net = StreamNet({"x": 1})
         net.add("o", Layer(LIF(2, 2.0), [synapse]), "x")
         net.expose("o")

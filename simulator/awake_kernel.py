@@ -76,11 +76,13 @@ def wake_up(synapse, pool, whole, x):
     count = whole[at]
     if count < n:
         flags = whole[at + 1 + n : at + 1 + 2 * n]
-        for j in range(n):
-            if flags[j] == 0 and x[j] != 0.0:  # in this order the branches are easier to foretell
-                flags[j] = 1
-                whole[at + 1 + count] = j
-                count += 1
+        for j in range(n):  # without branches, which would be hard to foretell
+            new = (flags[j] == 0) & (x[j] != 0.0)
+            flags[j] |= new
+            whole[at + 1 + count] = j
+            count += new
+            if count == n:
+                break
         if count > whole[at]:
             bring_in(synapse, pool, whole, whole[at], count)
         whole[at] = count

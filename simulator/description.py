@@ -20,7 +20,7 @@ from simulator.more_neurons import AdaptiveLIF, ConductanceLayer, ConductanceLIF
 from simulator.neurons import LIF, Layer
 from simulator.plasticity import RULES, Decay
 from simulator.programmed import Programmed, TextRule
-from simulator.streamnet import Element, StreamNet
+from simulator.streamnet import Element, StreamNet, _port
 from simulator.synapses import OneToOne, Plastic, Sparse, Static
 
 _NEURON, _FILTERED = "n tau threshold refractory", "sign tau=filter.tau delay=filter.delay"
@@ -79,9 +79,13 @@ def describe(net: StreamNet) -> dict:
 def build_net(description: dict) -> StreamNet:
     """Return the net of a dict that `describe` made, or one written by hand. Raises ValueError with the place."""
     _require_keys(description, "StreamNet", {"inputs", "elements", "exposed"})
-    net = StreamNet(description["inputs"])
-    for name, entry in description["elements"].items():
-        if not isinstance(entry, dict) or set(entry) != {"element", "sources"}:
+    net, elements = StreamNet(description["inputs"]), description["elements"]
+    if not isinstance(elements, dict):
+        raise ValueError(f"elements must be {{name: {{'element': ..., 'sources': [...]}}}}, not {elements!r}")
+    if not isinstance(description["exposed"], list):
+        raise ValueError(f"exposed must be a list of [name, output port], not {description['exposed']!r}")
+    for name, entry in elements.items():
+        if not isinstance(entry, dict) or set(entry) != {"element", "sources"} or type(entry["sources"]) is not list:
             raise ValueError(f"{name!r} must be {{'element': ..., 'sources': [...]}}")
         try:
             element = _decoded(entry["element"])
@@ -90,12 +94,12 @@ def build_net(description: dict) -> StreamNet:
         if not isinstance(element, Element):
             raise ValueError(f"{name!r}: a {type(element).__name__} is no element of a net")
         net.add(name, element)
-    for name, entry in description["elements"].items():
+    for name, entry in elements.items():
         for port, source in enumerate(entry["sources"]):
             if source is not None:
                 net.connect(tuple(source) if isinstance(source, list) else source, name, port)
-    for name, output in description["exposed"]:
-        net.expose(name, output)
+    for output in description["exposed"]:
+        net.expose(*_port(output))
     return net
 
 
@@ -138,16 +142,23 @@ def _decoded(value):
     if not isinstance(value, dict):
         return value
     if set(value) == {"array"}:
-        return np.array(value["array"], dtype=float)
+        return _array(value["array"])
     if value.get("type") == "StreamNet":
         return build_net(value)
-    if value.get("type") not in KNOWN:
+    if str(value.get("type")) not in KNOWN:
         raise ValueError(f"unknown type {value.get('type')!r}; known: StreamNet, {', '.join(KNOWN)}")
     arguments = {name: _decoded(each) for name, each in value.items() if name != "type"}
     try:
         return KNOWN[value["type"]](**arguments)
     except TypeError as error:
         raise ValueError(f"{value['type']}: {error}") from None
+
+
+def _array(lists) -> np.ndarray:
+    try:
+        return np.array(lists, dtype=float)
+    except (TypeError, ValueError):
+        raise ValueError("an array must be nested lists of numbers, of equal lengths") from None
 
 
 def _require_keys(description, kind: str, keys: set[str]) -> None:

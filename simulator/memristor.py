@@ -168,6 +168,9 @@ class Memristive(Programmed):
     """
 
     def __init__(self, weights, rule, *args, device: Vteam = DEVICES["magic"], pulses: Pulses = Pulses(), **options):  # noqa: B008
+        for name, value, kind in (("device", device, Vteam), ("pulses", pulses, Pulses)):
+            if not isinstance(value, kind):
+                raise ValueError(f"{name} must be a {kind.__name__}, not {value!r}")
         if not device.rate(pulses.up_volts) < 0 < device.rate(pulses.down_volts):
             raise ValueError(
                 f"pulses of {pulses.up_volts:g} V up and {pulses.down_volts:g} V down must lie below v_on = "
@@ -212,6 +215,6 @@ class Memristive(Programmed):
 
     def _read_out(self) -> None:
         device = self.device
-        self.weights[...] = kernel.weight_of(
-            self.z, self.offset, self.scale, float(device.r_on), float(device.r_off), device.resistance == "exponential"
-        )
+        ends, exponential = (float(device.r_on), float(device.r_off)), device.resistance == "exponential"
+        weights = kernel.weight_of(self.z, self.offset, self.scale, *ends, exponential)
+        np.clip(weights, *self.bounds, out=self.weights)  # rounding may have led beyond them

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from simulator.neurons import LIF, Layer
+from simulator.synapses import Static
 
 
 class AdaptiveLIF(LIF):
@@ -116,9 +117,9 @@ class RecurrentLayer(Layer):
     """
 
     def __init__(self, neuron: LIF, synapses: list | tuple, recurrent):
-        if recurrent.n_pre != neuron.n:
+        if isinstance(neuron, LIF) and isinstance(recurrent, Static) and recurrent.n_pre != neuron.n:
             raise ValueError(f"recurrent synapses take {recurrent.n_pre} inputs, but the layer has {neuron.n} neurons")
-        super().__init__(neuron, [*synapses, recurrent])
+        super().__init__(neuron, [*synapses, recurrent])  # which refuses other types
         self.recurrent = recurrent
         self.own_port = sum(len(synapse.input_sizes) for synapse in synapses)
         self.input_sizes = (*self.input_sizes[: self.own_port], *self.input_sizes[self.own_port + 1 :])

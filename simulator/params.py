@@ -30,6 +30,7 @@ CHOICES = {
     "precision": ("float32", "float64"),
     "resistance": ("exponential", "linear"),
 }
+MAGIC_VOLTS = (-1.5, 0.3)  # v_on and v_off of the device "magic" [V]: pulses lie outside
 COUNT, POSITIVE, NOT_NEGATIVE = Range(1), Range(0, above=True), Range(0)
 FRACTION, SOME_FRACTION = Range(0, 1), Range(0, 1, above=True)
 RANGES = {
@@ -41,7 +42,8 @@ RANGES = {
     **dict.fromkeys(("w_input_glom", "w_input_lat", "w_lat_glom"), NOT_NEGATIVE),
     **dict.fromkeys(("decay", "triplet_plus", "triplet_minus", "tag_plus", "tag_minus", "pulse_least"), NOT_NEGATIVE),
     **dict.fromkeys(("up_seconds", "down_seconds"), NOT_NEGATIVE),
-    **{"trace_slow": SOME_FRACTION, "tag_decay": FRACTION, "up_volts": Range(-9, 0), "down_volts": Range(0, 9)},
+    **{"trace_slow": SOME_FRACTION, "tag_decay": FRACTION, "up_volts": Range(-9, 0)},
+    "down_volts": Range(MAGIC_VOLTS[1], 9, above=True),
     **dict.fromkeys(("w_glom_inh", "w_inh_kenyon", "w_glom_kenyon"), NOT_NEGATIVE),
 }
 
@@ -104,8 +106,10 @@ class StreamnetParams:
     w_glom_kenyon: float = 0.2  # glomeruli to Kenyon cells
 
     def __post_init__(self):
-        check(self, CHOICES | {"text": (self.text,)}, RANGES)
         self._check_text()
+        check(self, CHOICES | {"text": (self.text,)}, RANGES)
+        if self.up_volts >= MAGIC_VOLTS[0]:
+            raise ValueError(f"up_volts must be below {MAGIC_VOLTS[0]} to move anything, not {self.up_volts}")
         if self.task == "unsupervised" and self.rule != "stdp":
             raise ValueError(f"rule must be stdp where task is unsupervised, not {self.rule!r}: it gets no labels")
         if self.task == "supervised" and self.rule == "stdp":
@@ -113,12 +117,17 @@ class StreamnetParams:
 
     def _check_text(self) -> None:
         """Raise ValueError for a text that is no rule, and for one where another rule is chosen."""
-        from simulator.rule_language import names, parse
+        from simulator.rule_language import RuleError, names, parse
 
         if self.rule != "text":
             if self.text:
                 raise ValueError(f"text must be left out where rule is {self.rule!r}, not {self.text!r}")
-        elif not {"m0", "m1"} & names(parse(self.text)):
+            return
+        try:
+            found = names(parse(self.text))
+        except RuleError as error:
+            raise ValueError(f"text: {error}") from None
+        if not {"m0", "m1"} & found:
             raise ValueError(f"text must have m0 or m1 as a factor, not {self.text!r}: it sees no labels")
 
     @property

@@ -79,6 +79,8 @@ class Programmed(Plastic):
         if not 0 < tag_limit < np.inf:
             raise ValueError(f"tag_limit must be above 0 and finite, not {tag_limit}")
         shape = np.shape(weights) if isinstance(rule, TextRule) and rule.uses("d") else (0, 0)
+        if shape == (0, 0) and np.any(delays):
+            raise ValueError("delays are for rules that name d; `delay` is one for all inputs")
         if np.size(delays) and np.shape(delays) not in ((), shape):
             raise ValueError(f"delays must have the shape {shape} of the weights, not {np.shape(delays)}")
         self.delays = np.full(shape, delays, dtype=float)

@@ -159,3 +159,4 @@ def _move_device(synapse, weights, devices, a, swing):
     weights[a] = weight_of(
         devices[a], synapse.offset, synapse.scale, synapse.r_on, synapse.r_off, synapse.exponential != 0
     )
+    _clip(weights[a : a + 1], 1, synapse.low, synapse.high)  # rounding may have led beyond them

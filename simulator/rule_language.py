@@ -20,6 +20,7 @@ minus), u<k> behind another dependency (dropped), u10 (read as u1).
 
 from __future__ import annotations
 
+import math
 import re
 from typing import NamedTuple
 
@@ -27,7 +28,7 @@ DEPENDENCIES = ("x0", "y0", "m0")  # and u0 to u9
 TRACES = ("x1", "x2", "y1", "y2", "y3", "m1")
 TARGETS = ("w", "d", "t")  # weight, delay, tag
 NAMES = (*DEPENDENCIES, *TRACES, *TARGETS)
-TOKEN = re.compile(r"(?P<number>(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?)|(?P<name>[A-Za-z_]\w*)|(?P<symbol>\S)")
+TOKEN = re.compile(r"(?P<number>(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?)|(?P<name>[A-Za-z_]\w*)|(?P<symbol>\S)", re.ASCII)
 
 
 class RuleError(ValueError):
@@ -160,7 +161,7 @@ class _Parser:
             if self._next.text != "*":
                 break
             self._take()
-        if abs(scale) == float("inf"):
+        if not math.isfinite(scale):
             self._refuse(begin, "the numbers of this product are too large")
         if dependency is None:
             self._refuse(begin, "this product needs a dependency: one of x0, y0, m0 or u0 to u9 times the rest")
@@ -196,7 +197,7 @@ class _Parser:
                     self._refuse(self._next, "a bracket holds one number at most")
                 constant = sign * self._literal()
             else:
-                if name is not None:
+                if name is not None and self._next.kind == "name":
                     self._refuse(self._next, "a bracket holds one name at most: write the sum as two products")
                 begin, name, negative = self._next, self._name(), sign
         self._expect(")", "')' is missing: a bracket holds one name plus or minus one number")
@@ -217,12 +218,12 @@ class _Parser:
         if self._next.text == "^":
             return self._power(token)
         value = float(token.text)
-        if value == float("inf"):
-            self._refuse(token, "this number is too large")
         ahead = [token.text for token in self.tokens[self.here : self.here + 3]]
         if ahead == ["*", "2", "^"]:
             self._take()
             value *= self._power(self._take())
+        if math.isinf(value):
+            self._refuse(token, "this number is too large")
         return value
 
     def _power(self, base: Token) -> float:
@@ -230,7 +231,7 @@ class _Parser:
             self._refuse(base, "only 2 can be raised to a power, as in 2^-3")
         self._take()
         sign, token = self._sign(), self._take()
-        if not token.text.isdigit() or len(token.text) > 2:
+        if not re.fullmatch(r"[0-9]+", token.text) or len(token.text) > 2:
             self._refuse(token, "the power of 2 must be a whole number below 100, as in 2^-3")
         return 2.0 ** (sign * int(token.text))
 

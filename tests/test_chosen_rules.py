@@ -66,11 +66,14 @@ def test_the_space_is_one():
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"rule": "text", "text": "dw = y0*"}, "character 9 of the rule, at the end"),
+        ({"rule": "text", "text": "dw = y0*"}, "text: character 9 of the rule, at the end"),
         ({"rule": "text", "text": ""}, "the rule is empty"),
         ({"rule": "text", "text": "dw = y0*x1"}, "text must have m0 or m1 as a factor"),
         ({"text": "dw = y0*m1"}, "text must be left out where rule is 'mse'"),
+        ({"rule": "text", "text": 5}, "text: a rule is a text such as 'dw = .*', not 5"),
         ({"rule": "memristor", "up_volts": 1.0}, "up_volts must be a number at least -9 and at most 0"),
+        ({"rule": "memristor", "up_volts": -1.5}, "up_volts must be below -1.5"),
+        ({"rule": "memristor", "down_volts": 0.3}, "down_volts must be a number above 0.3 and at most 9"),
     ],
 )
 def test_mistakes_are_named(changes, message):
@@ -78,6 +81,7 @@ def test_mistakes_are_named(changes, message):
         replace(StreamnetParams(), **changes)
 
 
-def test_weak_pulses_are_refused_when_the_net_is_built():
-    with pytest.raises(ValueError, match=r"pulses of -1 V up and 1 V down must lie below v_on"):
-        build(replace(DIGITS, rule="memristor", up_volts=-1.0), 64, 10)
+def test_the_weakest_pulses_that_pass_move_the_device():
+    net = build(replace(DIGITS, rule="memristor", up_volts=-1.501, down_volts=0.301), 64, 10)
+    up, down, _ = net.elements["o"].synapses[0].swings()
+    assert up < 0 < down

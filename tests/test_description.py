@@ -93,6 +93,15 @@ def test_mistakes_are_refused_in_a_line():
         (broken(colour=1), "'o': Layer: .*unexpected keyword argument 'colour'"),
         (broken(neuron={"type": "LIF", "n": 2, "tau": -1}), "'o': tau of LIF must be above 0"),
         (good | {"elements": {"o": good["elements"]["o"]["element"]}}, "'o' must be {'element'"),
+        (broken(type=["Layer"]), "'o': unknown type"),
+        (broken(synapses=[None]), "'o': synapse 0 must be one of synapses.py, not NoneType"),
+        (broken(type="RecurrentLayer", recurrent=None), "'o': synapse 1 must be one of synapses.py, not NoneType"),
+        (broken(neuron={"array": [[1], [2, 3]]}), "'o': an array must be nested lists of numbers"),
+        (broken(neuron={"array": [{}]}), "'o': an array must be nested lists of numbers"),
+        (good | {"elements": []}, "elements must be {name"),
+        (good | {"elements": {"o": good["elements"]["o"] | {"sources": None}}}, "'o' must be {'element'"),
+        (good | {"exposed": None}, r"exposed must be a list of \[name, output port\], not None"),
+        (good | {"exposed": [1]}, "a source is a name or .*, not 1"),
         (good | {"elements": {"o": {"element": {"type": "LIF", "n": 1, "tau": 1}, "sources": []}}}, "no element of a"),
     ):
         with pytest.raises(ValueError, match=message) as refused:

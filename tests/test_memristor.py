@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from simulator.description import from_json, to_json
 from simulator.memristor import DEVICES, WINDOWS, Memristive, Pulses, Vteam
 from simulator.neurons import LIF, Layer
 from simulator.plasticity import Decay
@@ -131,6 +132,23 @@ def test_one_pulse_per_change_with_the_sign_of_the_rule():
     np.testing.assert_allclose(synapse.z, np.clip(expected, 0, 1), atol=1e-14)
 
 
+@pytest.mark.parametrize("backend", ["step", "graph"])
+@pytest.mark.parametrize("device", DEVICES.values(), ids=list(DEVICES))
+@pytest.mark.parametrize("limit", [0.24, 0.7, 1.0])
+def test_weights_stay_within_their_bounds(backend, device, limit):
+    volts = {"up_volts": 2 * device.v_on, "down_volts": 3 * device.v_off}
+    for text, end in (("dw = u0", limit), ("dw = (-1)*u0", -limit)):
+        rule, pulses = TextRule(text), Pulses(up_seconds=1, down_seconds=1, **volts)
+        synapse = Memristive(np.zeros((2, 1)), rule, bounds=(-limit, limit), device=device, pulses=pulses)
+        net = StreamNet({"x": 1})
+        net.add("o", Layer(LIF(2, 2.0), [synapse]), "x")
+        net.expose("o")
+        run(net, Trains((np.ones((1, 1, 1)),)), backend=backend)
+        np.testing.assert_allclose(synapse.weights, end, rtol=1e-12)
+        assert abs(synapse.weights).max() <= limit
+        assert from_json(to_json(net)).elements["o"].synapses[0].z == pytest.approx(synapse.z)
+
+
 def test_changes_below_the_least_bring_no_pulse():
     net, synapse = net_with("dw = 0.1*x0", least=0.11)
     before = synapse.z.copy()
@@ -171,6 +189,7 @@ def test_mistakes_are_refused():
         (lambda: replace(MAGIC, p=0), "p must be a whole number"),
         (lambda: Vteam(-1, 1, 1, 1, -1, float("nan"), 1, 2), "v_off must be a finite number"),
         (lambda: Pulses(up_seconds=-1), "up_seconds must be at least 0"),
+        (lambda: Memristive(np.eye(1), TextRule("dw = y0"), device="magic"), "device must be a Vteam, not 'magic'"),
         (lambda: net_with(up_volts=-1.0), "pulses of -1 V up and 1 V down must lie below v_on = -1.5 V"),
     ):
         with pytest.raises(ValueError, match=message):

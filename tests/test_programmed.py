@@ -200,6 +200,7 @@ def test_mistakes_are_refused_in_a_line():
         (lambda: Programmed(start(), TextRule("dt = y0"), tag_limit=0), "tag_limit must be above 0"),
         (lambda: Programmed(start(), TextRule("dd = y0"), delays=9), "delays must be from 0 to max_delay = 7"),
         (lambda: Programmed(start(), TextRule("dd = y0"), delays=np.zeros(5)), "delays must have"),
+        (lambda: Programmed(start(), TextRule("dw = y0"), delays=3), "delays are for rules that name d"),
     ):
         with pytest.raises(ValueError, match=message) as refused:
             make()

@@ -23,6 +23,7 @@ description.py  a net as JSON, and back
 encoders.py     spike generators
 networks.py     the paper's two networks, built from params.py, their learning rules by chosen_rules.py
 run.py          many samples at once; *_kernel.py, lowering.py, fast.py: the compiled paths behind it
+compiled.py     the cache of the kernels
 objective.py    one trial of a search: learn once, evaluate
 
 It imports nothing from the repository's root, and of models/ only the estimate of energy and the check of parameters,

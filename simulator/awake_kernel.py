@@ -14,8 +14,8 @@ A channel's column is copied into the block when it wakes up, and back at a rese
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from simulator.compiled import njit
 from simulator.memristor import Memristive
 from simulator.plasticity import FLUSH
 from simulator.programmed import Programmed, divide

@@ -8,7 +8,8 @@ counts, one byte each, unpack in order. A count must not exceed 255.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from simulator.compiled import njit
 
 SEGMENT = 128  # words whose counts are collected at a time: 8,192 cells
 _PLANE = tuple(np.uint64(SEGMENT * plane) for plane in range(8))  # where the bits of counts begin, lowest first

@@ -7,9 +7,9 @@ computed, and in which order, is defined by `Layer.step` and the synapses.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from simulator.awake_kernel import add_current, block_of, bring_back, bring_in, fall_asleep, receive, wake_up
+from simulator.compiled import njit
 from simulator.plasticity import FLUSH
 from simulator.rule_kernel import follow_text
 

@@ -7,7 +7,8 @@ neither window nor bounds, below 0 for the "on" branch.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from simulator.compiled import njit
 
 CLIP, BIOLEK, KVATINSKY, JOGLEKAR, PRODROMAKIS = range(5)
 FINE = 0.05  # the most that z would move in one of the integration's steps, without window

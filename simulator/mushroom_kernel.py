@@ -8,8 +8,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from simulator.compiled import njit
 from simulator.drive_kernel import SEGMENT, count_spiking
 from simulator.plastic_kernel import FAST, change_all, scatter, step_plastic
 from simulator.poisson_kernel import encode_block, padded_size

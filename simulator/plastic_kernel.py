@@ -9,8 +9,8 @@ overlaps them, and rows are indexed, not sliced, for a slice is counted as a ref
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from simulator.compiled import njit
 from simulator.graph_kernel import MODULATED_STDP, MSE, RELEASED_MSE, STDP  # noqa: F401
 from simulator.lowering import RULES, rule_constants
 from simulator.plasticity import FLUSH

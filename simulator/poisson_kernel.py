@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from simulator.compiled import njit
 from simulator.encoders import GOLDEN_32, GOLDEN_64, pixel_thresholds
 
 _GOLDEN_64, _MIX_A, _MIX_B = np.uint64(GOLDEN_64), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)

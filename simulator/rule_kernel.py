@@ -9,9 +9,9 @@ which order, is defined by `Programmed`. The state is in the block of awake_kern
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from simulator.awake_kernel import X0, X1, X2, block_of, block_rows, move_trace
+from simulator.compiled import njit
 from simulator.memristor_kernel import moved, weight_of
 from simulator.programmed import COLUMNS, ROWS, Programmed, divide
 

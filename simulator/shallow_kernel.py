@@ -8,8 +8,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from simulator.compiled import njit
 from simulator.plastic_kernel import change_all, gather, scatter, step_plastic
 from simulator.poisson_kernel import encode_block, padded_size
 

@@ -48,7 +48,6 @@ def train_streamnet(
     order = np.random.default_rng([seed, 2]).permutation(len(train))[: params.samples or None]
     net = build(params, train.shape[1], classes, seed)
     status, learnt = learn(net, params, train[order], splits.train.y[order], seed)
-    score = {"supervised": accuracy, "unsupervised": similarity}[params.task]
     default, record = score(net, params, validation, splits.validation.y, VALIDATION_SEED)
     report({"default": default})
     if status == "ok" and not record.counts.any():
@@ -115,6 +114,11 @@ def probe(net: StreamNet, params: StreamnetParams, images: np.ndarray, labels: n
         if name != "o" and spikes < shown * SILENT:
             return "silent"
     return "ok"
+
+
+def score(net, params, images, labels, seed) -> tuple[float, Record]:
+    """Return what the task is judged by: `accuracy` or `similarity`."""
+    return {"supervised": accuracy, "unsupervised": similarity}[params.task](net, params, images, labels, seed)
 
 
 def accuracy(net, params, images, labels, seed) -> tuple[float, Record]:

@@ -62,6 +62,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error(
             "--compare takes two or more different experiments, no --retrain and no --bits: do that for each before"
         )
+    retraining = ("top", "splits", "seeds")
+    if not args.retrain and any(getattr(args, name) != parser.get_default(name) for name in retraining):
+        parser.error(f"--{', --'.join(retraining)} say how to train again: give --retrain, too")
+    if args.out and not args.compare:
+        parser.error("--out is the folder of a comparison: give --compare, too; a report is in its experiment's folder")
     return args
 
 

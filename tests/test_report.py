@@ -318,6 +318,8 @@ def test_a_folder_without_an_experiment_and_an_empty_journal(tmp_path, monkeypat
         ([experiment(tmp_path / "empty", [])], "no trial has ended yet"),
         ([], "give one experiment, or --compare with two or more"),
         (["--compare", "a"], "two or more different experiments"),
+        (["a", "--top", "5"], "give --retrain, too"),
+        (["a", "--out", "b"], "give --compare, too"),
         ([experiment(tmp_path / "bad", [entry(0, status="failed")]), "--retrain"], "nothing to train again"),
     ):
         status, said = run(monkeypatch, capsys, *words)
@@ -385,7 +387,9 @@ def test_comparison(tmp_path, monkeypatch, capsys):
     assert "two-tuner" in page and "could not be drawn" not in page
     searches = {name: read_search(tmp_path / name) for name in ("one", "two")}
     finals = {name: read_finals(search)[0] for name, search in searches.items()}
-    finals["two"].records = finals["two"].records[:1]
+    finals["one"].records[0]["confusion"], finals["two"].records[0]["confusion"] = [[3, 0], [0, 3]], [[3, 0], [0, 4]]
+    assert "test parts differ (6 and 7 samples)" in compare.incomparable(*searches.values(), *finals.values())
+    finals["two"].records = finals["two"].records[1:2]
     assert "fewer than two splits" in compare.incomparable(*searches.values(), *finals.values())
 
 

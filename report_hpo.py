@@ -98,10 +98,11 @@ def report(args: argparse.Namespace) -> int:
 
 def retrain(search, args: argparse.Namespace) -> None:
     """Train the best again, with a progress bar. Raises UserMistake, RuntimeError as `reports.final.retrain_best`."""
-    from reports.final import retrain_best
+    from reports.final import retrain_best, trial_words
 
     if not search.ranking:
         raise UserMistake(f"{search.folder}: no trial has a score, so there is nothing to train again")
+    trial_words(search)  # a mistake is told before the bar is drawn
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True)) as bar:
         names = [entry["trial"] for entry in search.ranking[: args.top]]

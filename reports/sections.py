@@ -66,7 +66,8 @@ def overview(search: Search, findings: Findings) -> Section:
     """How it stands: the trials, the best, what was wasted."""
     sentences = [*findings.trials, *findings.best, *findings.wasted]
     if not search.scored:
-        sentences.append("No trial has a score: there is nothing to compare. The causes are below.")
+        missing = "" if search.aim.objectives[0][0] == "default" else f" and a value of {search.value_name}"
+        sentences.append(f"No trial has a score{missing}: there is nothing to compare. The causes are below.")
     best = search.ranking[:SHOWN]
     rows = [["", *(entry["trial"] for entry in best)]] if best else []
     metrics = {

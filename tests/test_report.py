@@ -321,6 +321,7 @@ def test_a_folder_without_an_experiment_and_an_empty_journal(tmp_path, monkeypat
         (["a", "--top", "5"], "give --retrain, too"),
         (["a", "--out", "b"], "give --compare, too"),
         ([experiment(tmp_path / "bad", [entry(0, status="failed")]), "--retrain"], "nothing to train again"),
+        ([experiment(tmp_path / "lost", [entry(0, 0.8)], task="eprop_digits"), "--retrain"], "best.json is needed"),
     ):
         status, said = run(monkeypatch, capsys, *words)
         assert status == 2 and message in said.err and len(said.err.strip().splitlines()) == 1, said.err

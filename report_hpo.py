@@ -62,6 +62,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error(
             "--compare takes two or more different experiments, no --retrain and no --bits: do that for each before"
         )
+    retraining = ("top", "splits", "seeds")
+    if not args.retrain and any(getattr(args, name) != parser.get_default(name) for name in retraining):
+        parser.error(f"--{', --'.join(retraining)} say how to train again: give --retrain, too")
+    if args.out and not args.compare:
+        parser.error("--out is the folder of a comparison: give --compare, too; a report is in its experiment's folder")
     return args
 
 
@@ -93,10 +98,11 @@ def report(args: argparse.Namespace) -> int:
 
 def retrain(search, args: argparse.Namespace) -> None:
     """Train the best again, with a progress bar. Raises UserMistake, RuntimeError as `reports.final.retrain_best`."""
-    from reports.final import retrain_best
+    from reports.final import retrain_best, trial_words
 
     if not search.ranking:
         raise UserMistake(f"{search.folder}: no trial has a score, so there is nothing to train again")
+    trial_words(search)  # a mistake is told before the bar is drawn
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True)) as bar:
         names = [entry["trial"] for entry in search.ranking[: args.top]]
@@ -109,8 +115,6 @@ def sweep_bits(search, args: argparse.Namespace) -> None:
     os.environ.update(thread_environment(1))  # before anything imports a numerical library
     from loaders import MissingData
     from main_hpo import parse_arguments as trial_arguments
-    from models.bits import sweep
-    from models.saved import load
     from reports.cost import BITS, bits_text
     from reports.read import read_json
     from runner.records import write_atomic
@@ -120,19 +124,32 @@ def sweep_bits(search, args: argparse.Namespace) -> None:
     best = read_json(search.folder / "best.json")
     weights = [path for path in search.folder.glob("best_model.*") if path.suffix in (".pt", ".npz")]
     if "main_hpo.py" not in best.get("command", "") or not weights:
-        raise UserMistake(f"{search.folder} has no best.json with its best_model.pt, which --bits needs")
+        raise UserMistake(f"{search.folder} has no best.json with its best_model, which --bits needs")
     given = trial_arguments(shlex.split(best["command"].partition("main_hpo.py")[2]))
     try:
-        saved = load(weights[0])
         data_dir = args.data_dir or given.data_dir
         splits = load_splits(split_task(given.task)[1], data_dir, given.test_seed, given.split_seed, given.tonic)
-        rows = sweep(saved, splits, args.bits)
+        rows = bits_rows(weights[0], best.get("parameters", {}), splits, args.bits)
     except (ValueError, MissingData) as mistake:
         raise UserMistake(f"--bits: {mistake}") from None
     write_atomic(search.folder / BITS, bits_text(best["trial"], best["sha256"], rows).encode())
     for row in rows:
         name = f"{row['bits']} bits" if row["bits"] else "as trained"
         print(f"{name}: " + "  ".join(f"{key} {value:.4g}" for key, value in row.items() if key != "bits"))
+
+
+def bits_rows(path: Path, parameters: dict, splits, bits: list[int]) -> list[dict[str, float]]:
+    """Return the rows of `sweep` for a file of weights of either kind. Raises ValueError for what is none."""
+    if path.suffix == ".npz":
+        from search_spaces import make_params
+        from simulator import bits as streamnet_bits
+        from simulator.params import StreamnetParams
+
+        return streamnet_bits.sweep(make_params(StreamnetParams, parameters), streamnet_bits.load(path), splits, bits)
+    from models.bits import sweep
+    from models.saved import load
+
+    return sweep(load(path), splits, bits)
 
 
 def print_finals(search) -> None:

@@ -145,6 +145,11 @@ def _whetstone(net: WhetstoneNet) -> tuple[dict, list, dict]:
         + ("(C, H, W)" if net.params.network == "conv" else "(H, W, C) in a row"),
         "prediction": "the class with the largest output",
     }
+    if net.params.weight_bits and net.params.batch_norm:
+        metadata["weights"] = (
+            f"of {net.params.weight_bits} bits times the factor of a batch norm, another one for each unit or filter: "
+            "they have one step a unit, no longer one a layer"
+        )
     return nodes, list(zip(nodes, list(nodes)[1:], strict=False)), metadata
 
 

@@ -19,7 +19,7 @@ import numpy as np
 # on one of them. cmos_45nm: float32, an addition 0.9 and a product 3.7.
 PICOJOULES = {
     "loihi": (23.6, 23.6),
-    "truenorth": (2.5, 2.5),  # 26 is quoted as well
+    "truenorth": (2.5, 2.5),
     "spinnaker": (45.0, 45.0),
     "spinnaker2": (10.0, 10.0),
     "odin": (12.7, 12.7),
@@ -30,7 +30,8 @@ PICOJOULES = {
     "seneca": (2.8, 2.8),
     "cmos_45nm": (0.9, 4.6),
 }
-SOURCES = "table 3 of the SENECA article (PMC10326429); cmos_45nm: Horowitz, ISSCC 2014"
+SOURCES = "table 3 of the SENECA article (PMC10326429); for TrueNorth 26 pJ is quoted as well"
+SOURCES += "; cmos_45nm: Horowitz, ISSCC 2014"
 ENERGY_PLATFORM = "loihi"  # which one `energy_nj` in a trial's metrics means
 DIGITAL_PLATFORM = "cmos_45nm"  # `energy_nj_cmos_45nm`: it tells multiplications from additions
 

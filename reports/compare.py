@@ -10,7 +10,7 @@ from reports.final import Final, read_finals
 from reports.findings import duration
 from reports.page import Picture, Section, write_page
 from reports.parameters import short
-from reports.read import Search
+from reports.read import Search, score
 from runner.retrain import paired_difference, paired_p_value
 from search_spaces import split_task
 
@@ -36,7 +36,7 @@ def table(searches: dict[str, Search], finals: dict[str, Final]) -> list[list]:
     for name, search in searches.items():
         places, best = draw.best_so_far(search)
         row = [name, search.task, search.facts.get("tuner", ""), len(search.entries), len(search.scored)]
-        row += [best[-1] if best else "", places[-1] if best else "", duration(search.entries)]
+        row += [score(best[-1]) if best else "", places[-1] if best else "", duration(search.entries)]
         test = (finals[name].summary(METRIC) or {}) if name in finals else {}
         rows.append(row + ([test.get(key, "") for key in ("median", "mean", "sd")] if finals else []))
     return rows
@@ -78,6 +78,8 @@ def incomparable(first: Search, second: Search, a: Final, b: Final) -> str:
     tests = {record["seeds"]["test_seed"] for final in (a, b) for record in final.records}
     if len(tests) > 1 or len({record.get("tonic") for final in (a, b) for record in final.records}) > 1:
         return "their test parts differ"
+    if a.tested != b.tested and a.tested and b.tested:
+        return f"their test parts differ ({a.tested} and {b.tested} samples)"
     if len(a.by_split(METRIC).keys() & b.by_split(METRIC).keys()) < 2:
         return "fewer than two splits were trained in both"
     return ""

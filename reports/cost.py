@@ -22,6 +22,13 @@ LABELS = {
     "dense_operations": "operations per inference, were nothing 0",
     "membrane_updates": "membrane updates per inference",
 }
+COLUMNS = {  # of the table of bits
+    "validation_accuracy": "validation",
+    "test_accuracy": "test",
+    "integer_validation_accuracy": "integer: val.",
+    "integer_test_accuracy": "test",
+    "footprint_bytes": "bytes",
+}
 
 
 def cost(search: Search) -> Section:
@@ -47,17 +54,19 @@ def bits(search: Search) -> Section:
     found = read_json(search.folder / BITS)
     if not found or found.get("sha256") != read_json(search.folder / "best.json").get("sha256"):
         return Section("")
-    rows = [["bits", "validation", "test", "integer: val.", "test", "bytes"]]
-    for row in found["rows"]:
-        names = ("validation_accuracy", "test_accuracy", "integer_validation_accuracy", "integer_test_accuracy")
-        rows.append([row["bits"] or "as trained", *(row.get(name, "") for name in (*names, "footprint_bytes"))])
-    said = [
-        f"Trial {found['trial']}'s net, its weights rounded to so many bits without further training; integer: its "
-        "thresholds, biases and decays too. Choose the bits by validation. With weight_bits as a hyperparameter a net "
-        "learns with them.",
-    ]
+    columns = {name: label for name, label in COLUMNS.items() if any(name in row for row in found["rows"])}
+    rows = [["bits", *columns.values()]]
+    rows += [[row["bits"] or "as trained", *(row.get(name, "") for name in columns)] for row in found["rows"]]
+    said = f"Trial {found['trial']}'s net, its weights rounded to so many bits without further training"
+    if "integer_test_accuracy" in columns:
+        said += (
+            "; integer: its thresholds, biases and decays too. Choose the bits by validation. With weight_bits as a "
+        )
+        said += "hyperparameter a net learns with them."
+    else:
+        said += "; only those that it learnt. Choose the bits by validation."
     picture = Picture("bits", "Accuracy against bits", lambda: bits_curve(found["rows"]), "Dotted: as trained.")
-    return Section("Fewer bits", said, [picture], rows, wide=False)
+    return Section("Fewer bits", [said], [picture], rows, wide=False)
 
 
 def bits_curve(rows: list[dict]):
@@ -70,9 +79,9 @@ def bits_curve(rows: list[dict]):
         ("test_accuracy", "test, weights", BLUE),
         ("integer_test_accuracy", "test, all integers", ORANGE),
     ):
-        axes.plot(
-            [row["bits"] for row in rounded], [row[name] for row in rounded], "o-", ms=4, color=color, label=label
-        )
+        points = [(row["bits"], row[name]) for row in rounded if name in row]
+        if points:
+            axes.plot(*zip(*points, strict=True), "o-", ms=4, color=color, label=label)
     axes.axhline(whole["test_accuracy"], color=BLUE, linestyle=":")
     axes.set(xlabel="bits of a weight", ylabel="accuracy", xticks=[row["bits"] for row in rounded])
     figure.legend(loc="outside lower center", ncols=3, fontsize=8)

@@ -8,13 +8,12 @@ import statistics
 from reports.findings import causes
 from reports.importance import Importance
 from reports.parameters import Parameter, short, told
-from reports.read import HOPELESS, Search, is_scored, score
+from reports.read import HOPELESS, Search, labelled, score
 
 BLUE, ORANGE, GREEN, GREY, RED = "#2f6db3", "#d9661f", "#3d8b4f", "#8a8f98", "#b3332f"
 WIDTH = 5.2  # inches of a figure
 BARS = 10  # of a histogram
 CAUSES = 12  # shown
-UNITS = {"energy_nj": "nJ", "seconds": "s", "rate_hz": "Hz", "wall_seconds": "s"}
 
 
 def new_figure(height: float, width: float = WIDTH, **grid):
@@ -23,15 +22,21 @@ def new_figure(height: float, width: float = WIDTH, **grid):
     from matplotlib.figure import Figure
 
     rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True})
+    rcParams.update({"text.parse_math": False})  # names and causes may have a $
     rcParams.update({"axes.grid": True, "grid.color": "#e4e6ea", "legend.frameon": False, "pdf.fonttype": 42})
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(**grid)
 
 
-def labelled(metric: str) -> str:
-    """A metric's name with its unit, as an axis says it."""
-    name = {"default": "validation accuracy"}.get(metric, metric.removesuffix("_nj").removesuffix("_hz"))
-    return name.replace("_", " ") + (f" [{UNITS[metric]}]" if metric in UNITS else "")
+def values_of(search: Search, entries: list[dict]) -> list[float]:
+    """The first objective of trials."""
+    return [search.value(entry) for entry in entries]
+
+
+def lowest_value(search: Search) -> float:
+    """`lowest_shown` of all trials; where the least is the best, the least."""
+    values = values_of(search, search.scored)
+    return min(values) if search.least_is_best else lowest_shown(values)
 
 
 def lowest_shown(scores: list[float]) -> float:
@@ -58,9 +63,9 @@ def draw_scores(axes, x: list, scores: list[float], low: float, **style) -> None
 
 
 def progress(search: Search):
-    """Scores in the order of the trials' start, the best so far; trials without a score below the axis."""
+    """Values in the order of the trials' start, the best so far; trials without a score below the axis."""
     figure, axes = new_figure(3.5)
-    low = lowest_shown([score(entry) for entry in search.scored])
+    low = lowest_value(search)
     number = {entry["trial"]: place for place, entry in enumerate(search.entries, 1)}
     for label, entries, color in (
         ("trial", [entry for entry in search.scored if entry["status"] not in HOPELESS], BLUE),
@@ -68,12 +73,13 @@ def progress(search: Search):
     ):
         if entries:
             places = [number[entry["trial"]] for entry in entries]
-            draw_scores(axes, places, [score(entry) for entry in entries], low, color=color, label=label)
+            draw_scores(axes, places, values_of(search, entries), low, color=color, label=label)
     places, best = best_so_far(search)
+    best = values_of(search, best)
     axes.step([*places, len(search.entries)], [*best, best[-1]], where="post", color=ORANGE, label="best so far")
-    if failed := [number[entry["trial"]] for entry in search.entries if not is_scored(entry)]:
+    if failed := [number[entry["trial"]] for entry in search.entries if not search.is_valued(entry)]:
         axes.plot(failed, [0.015] * len(failed), "x", color=RED, ms=4, label="no score", transform=_at_bottom(axes))
-    axes.set(xlabel="trial, in the order of their start", ylabel=search.score_name)
+    axes.set(xlabel="trial, in the order of their start", ylabel=search.value_name)
     _whole_numbers(axes.xaxis)
     _legend_below(figure)
     return figure
@@ -84,14 +90,14 @@ def _legend_below(figure, **more) -> None:
     figure.legend(loc="outside lower center", ncols=3, fontsize=8, **more)
 
 
-def best_so_far(search: Search) -> tuple[list[int], list[float]]:
-    """Return (numbers of the trials that bettered all before them, their scores); the first trial is number 1."""
+def best_so_far(search: Search) -> tuple[list[int], list[dict]]:
+    """Return (numbers of the trials that bettered all before them, these trials); the first trial is number 1."""
     places, best, least = [], [], None
     for number, entry in enumerate(search.entries, 1):
-        if is_scored(entry) and (least is None or search.place(entry) < least):
+        if search.is_valued(entry) and (least is None or search.place(entry) < least):
             least = search.place(entry)
             places.append(number)
-            best.append(score(entry))
+            best.append(entry)
     return places, best
 
 
@@ -121,21 +127,21 @@ def importance_bars(importance: Importance):
 
 
 def slice_and_histogram(search: Search, parameter: Parameter):
-    """Scores against a parameter's values, and below how often each was tried; the best one's is framed in red."""
+    """Values of the first objective over a parameter's, below how often each was tried; the best's framed in red."""
     figure, (upper, lower) = new_figure(
         3.3, 3.6, nrows=2, sharex=True, gridspec_kw={"height_ratios": (3, 1.3), "hspace": 0.04}
     )
     entries = [entry for entry in search.scored if parameter.name in entry["parameters"]]
     tried = [entry["parameters"][parameter.name] for entry in search.entries if parameter.name in entry["parameters"]]
-    low = lowest_shown([score(entry) for entry in search.scored])
+    low = lowest_value(search)
     x = _axis_values(parameter, [entry["parameters"][parameter.name] for entry in entries])
-    draw_scores(upper, x, [score(entry) for entry in entries], low, color=BLUE)
+    draw_scores(upper, x, values_of(search, entries), low, color=BLUE)
     best = next((entry["parameters"][parameter.name] for entry in search.ranking[:1] if entry in entries), None)
     if best is not None:
         place = _axis_values(parameter, [best], jitter=False)
-        upper.plot(place, [score(search.ranking[0])], "*", color=ORANGE, ms=13, mec="white", zorder=4)
+        upper.plot(place, [search.value(search.ranking[0])], "*", color=ORANGE, ms=13, mec="white", zorder=4)
     _histogram(lower, parameter, tried, best)
-    upper.set_ylabel(search.score_name)
+    upper.set_ylabel(search.value_name)
     lower.set(xlabel=parameter.label, ylabel="trials")
     upper.tick_params(bottom=False, which="both")
     return figure
@@ -246,7 +252,7 @@ def cause_bars(search: Search):
     rows = range(len(found))
     axes.barh(rows, [number for _, number in found], color=RED, alpha=0.75, height=0.35)
     for row, (cause, number) in zip(rows, found, strict=True):
-        axes.text(0, row - 0.27, f" {cause} ({number})", fontsize=8, va="bottom", parse_math=False)
+        axes.text(0, row - 0.27, f" {cause} ({number})", fontsize=8, va="bottom")
     axes.set(xlabel="trials", yticks=[], ylim=(len(found) - 0.6, -0.8))
     axes.grid(axis="y", visible=False)
     _whole_numbers(axes.xaxis)
@@ -308,17 +314,19 @@ def spread_strip(groups: dict[str, list[float]], label: str):
 
 
 def races(searches: dict[str, Search]):
-    """The best so far of several searches over their trials."""
+    """The score of several searches' best so far over their trials."""
     figure, axes = new_figure(3.4)
     values = []
     for number, (name, search) in enumerate(searches.items()):
         places, best = best_so_far(search)
         if best:
+            best = [score(entry) for entry in best]
             color = (BLUE, ORANGE, GREEN, RED, "#6b4fa0", GREY)[number % 6]
             ends = [*places, len(search.entries)], [*best, best[-1]]
             axes.step(*ends, where="post", color=color, label=name, linestyle="-" if number < 6 else "--")
             values += best
-    axes.set(xlabel="trial, in the order of their start", ylabel="best score so far", ylim=_limits(values))
+    axes.set(xlabel="trial, in the order of their start", ylabel="validation score of the best so far")
+    axes.set_ylim(_limits(values))
     _whole_numbers(axes.xaxis)
     _legend_below(figure)
     return figure

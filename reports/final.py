@@ -181,7 +181,7 @@ def _test_sentence(test: dict, tested: int) -> str:
 def _bias_sentence(search: Search, final: Final) -> str:
     own, again, bias = score(final.entry), final.unseen, final.bias
     if bias > 0:
-        verdict = f"so the search's figure flattered it by {bias:.4f}: that is what choosing among trials costs"
+        verdict = f"so the search's figure flattered it by {bias:.4f}, by the choice among trials and its split's luck"
     else:
         verdict = f"so the search's figure did not flatter it ({-bias:.4f} better now)"
     return (

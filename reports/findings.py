@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from reports.best import amount, best_sentences, ordinal
 from reports.importance import Importance
 from reports.parameters import Parameter, beyond, refusal, short, told
-from reports.read import HOPELESS, Search, is_scored, score
+from reports.read import HOPELESS, Search, is_scored
 
 TOP = 5  # trials that are asked where they lie
 SELDOM = 0.02  # a parameter that explains less than this part of the scores' variation matters little
@@ -188,7 +188,8 @@ def _importance_sentences(importance: Importance, search: Search, at_edge: set[s
         ]
     first = importance.order[0]
     said = [
-        f"{first} matters most ({importance.median(first):.0%} of the variation of the scores){_by(search, first)}."
+        f"{first} matters most ({importance.median(first):.0%} of the variation of the {search.value_name})"
+        f"{_by(search, first)}."
     ]
     seldom = [name for name in importance.order if importance.median(name) < SELDOM and name not in at_edge]
     best = search.ranking[0]["parameters"]
@@ -199,22 +200,22 @@ def _importance_sentences(importance: Importance, search: Search, at_edge: set[s
 
 
 def _by(search: Search, name: str) -> str:
-    """How the scores go with a parameter: the median of each choice, or the range of the best tenth."""
+    """How the first objective goes with a parameter: the median of each choice, or the range of the best tenth."""
     parameter = next(parameter for parameter in search.searched if parameter.name == name)
     if not parameter.choices:
         top = search.ranking[: max(TOP, len(search.scored) // 10)]
         values = [entry["parameters"][name] for entry in top if name in entry["parameters"]]
         return f": the best {len(top)} trials have it from {short(min(values))} to {short(max(values))}"
     groups = {
-        choice: [score(e) for e in search.scored if told(e["parameters"].get(name)) == choice]
+        choice: [search.value(e) for e in search.scored if told(e["parameters"].get(name)) == choice]
         for choice in parameter.choices
     }
     medians = sorted(
         ((statistics.median(group), choice) for choice, group in groups.items() if group),
-        reverse=True,
+        reverse=not search.least_is_best,
         key=lambda pair: pair[0],
     )
-    return ": median " + ", ".join(f"{median:.3f} with {short(choice)}" for median, choice in medians[:4])
+    return ": median " + ", ".join(f"{short(float(median))} with {short(choice)}" for median, choice in medians[:4])
 
 
 def _pace_sentences(search: Search) -> list[str]:

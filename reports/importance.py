@@ -7,7 +7,7 @@ import statistics
 from dataclasses import dataclass, field
 
 from reports.parameters import Parameter, told
-from reports.read import Search, is_scored, score
+from reports.read import Search
 
 DRAWN = 500  # trials that fANOVA looks at, at most; it takes minutes for thousands
 RUNS = 3  # with seeds 0, 1, ...: each draws its trials and grows its forest
@@ -17,7 +17,7 @@ LEAST = 10  # scored trials, fewer say nothing
 
 @dataclass
 class Importance:
-    """How much of the scores' variation each parameter explains, the greatest first; fractions that add up to 1."""
+    """How much of the first objective's variation each parameter explains, the most first; parts that add up to 1."""
 
     method: str
     shares: dict[str, list[float]]  # parameter -> one number a run
@@ -45,11 +45,11 @@ def make_study(search: Search, entries: list[dict] | None = None):
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     known = {parameter.name: parameter for parameter in search.searched}
     distributions = {name: distribution(parameter) for name, parameter in known.items()}
-    study = optuna.create_study(direction="maximize")
+    study = optuna.create_study(direction="minimize" if search.least_is_best else "maximize")
     trials = []
     for entry in search.entries if entries is None else entries:
         params = {name: told(value) for name, value in entry["parameters"].items() if name in known}
-        state = {"value": score(entry)} if is_scored(entry) else {"state": TrialState.FAIL}
+        state = {"value": search.value(entry)} if search.is_valued(entry) else {"state": TrialState.FAIL}
         used = {name: distributions[name] for name in params}
         trials.append(create_trial(params=params, distributions=used, user_attrs={"trial": entry["trial"]}, **state))
     study.add_trials(trials)
@@ -91,7 +91,7 @@ def fanova(entries: list[dict], search: Search, names: list[str], step, among: s
 
     names = [name for name in names if len({str(told(entry["parameters"].get(name))) for entry in entries}) > 1]
     entries = [entry for entry in entries if names and all(name in entry["parameters"] for name in names)]
-    if len(entries) < LEAST or len({score(entry) for entry in entries}) < 2:
+    if len(entries) < LEAST or len({search.value(entry) for entry in entries}) < 2:
         return None
     shares: dict[str, list[float]] = {name: [] for name in names}
     foretold = foretold_part(random.Random(0).sample(entries, min(DRAWN, len(entries))), search, names)
@@ -118,7 +118,7 @@ def foretold_part(entries: list[dict], search: Search, names: list[str]) -> floa
     parameters = [parameter for parameter in search.searched if parameter.name in names]
     places = [[p.position(entry["parameters"][p.name]) for p in parameters] for entry in entries]
     forest = RandomForestRegressor(50, oob_score=True, random_state=0)
-    return forest.fit(places, [score(entry) for entry in entries]).oob_score_
+    return forest.fit(places, [search.value(entry) for entry in entries]).oob_score_
 
 
 def ped_anova(search: Search, names: list[str], step) -> Importance | None:
@@ -126,7 +126,7 @@ def ped_anova(search: Search, names: list[str], step) -> Importance | None:
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
     step(f"importance, PED-ANOVA on {len(search.scored)} trials")
-    if len({score(entry) for entry in search.scored}) < 2:
+    if len({search.value(entry) for entry in search.scored}) < 2:
         return None
     names = [name for name in names if all(name in entry["parameters"] for entry in search.scored)]
     if not names:

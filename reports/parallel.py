@@ -4,38 +4,39 @@ from __future__ import annotations
 
 import random
 
-from reports.draw import ORANGE, lowest_shown, new_figure
+from reports.draw import ORANGE, lowest_shown, lowest_value, new_figure, values_of
 from reports.parameters import Parameter, short
-from reports.read import Search, score
+from reports.read import Search, labelled
 
 MOST_LINES = 200  # trials shown: the best, and a random part of the others
 
 
 def parallel(search: Search):
-    """Return the figure: parameters, then training, validation and test accuracy; the best trial is marked."""
+    """Return the figure: parameters, then accuracies and other objectives; the best trial is marked."""
     from matplotlib.collections import LineCollection
 
     rows = [(parameter.label, _parameter_places(parameter)) for parameter in search.searched]
+    metrics = {"train_accuracy": "training accuracy", "default": search.score_name, "test_accuracy": "test accuracy"}
+    metrics |= {name: labelled(name) for name, _ in search.aim.objectives if name not in metrics}
     rows += [
         (label, _metric_places(search, metric))
-        for metric, label in (("train_accuracy", "training accuracy"), ("default", search.score_name))
-        + (("test_accuracy", "test accuracy"),)
+        for metric, label in metrics.items()
         if any(metric in entry["result"] for entry in search.scored)
     ]
     figure, axes = new_figure(0.66 * len(rows) + 0.5)
     chosen = lines_shown(search)
-    scores = [score(entry) for entry in chosen]
-    low = lowest_shown([score(entry) for entry in search.scored])
+    values, low = values_of(search, chosen), lowest_value(search)
+    colors = "viridis" if search.least_is_best else "viridis_r"
     lines = LineCollection(
-        [_line(entry, rows) for entry in chosen], cmap="viridis_r", linewidths=0.7, alpha=0.5, rasterized=True
+        [_line(entry, rows) for entry in chosen], cmap=colors, linewidths=0.7, alpha=0.5, rasterized=True
     )
-    lines.set_array(scores)
-    lines.set_clim(low, max(max(scores), low + 1e-9))
+    lines.set_array(values)
+    lines.set_clim(low, max(max(values), low + 1e-9))
     axes.add_collection(lines)
     best = _line(search.ranking[0], rows)
     axes.plot(*zip(*best, strict=True), color=ORANGE, linewidth=2, label="best")
     _draw_rows(axes, rows)
-    figure.colorbar(lines, ax=axes, location="bottom", aspect=50, pad=0.01, label=search.score_name)
+    figure.colorbar(lines, ax=axes, location="bottom", aspect=50, pad=0.01, label=search.value_name)
     return figure
 
 
@@ -44,7 +45,7 @@ def lines_shown(search: Search) -> list[dict]:
     ranked = search.ranking
     if len(ranked) > MOST_LINES:
         others = random.Random(0).sample(ranked[MOST_LINES // 2 :], MOST_LINES // 2)
-        ranked = ranked[: MOST_LINES // 2] + sorted(others, key=lambda entry: -score(entry))
+        ranked = ranked[: MOST_LINES // 2] + sorted(others, key=search.place)
     return ranked[::-1]
 
 
@@ -76,7 +77,12 @@ def _metric_places(search: Search, metric: str):
         value = entry["result"].get(metric)
         return None if value is None else min(1.0, max(0.0, (value - low) / ((high - low) or 1)))
 
-    return place, [(0.0, f"{'≤ ' if low > min(values) else ''}{low:.3f}"), (1.0, f"{high:.3f}")]
+    return place, [(0.0, f"{'≤ ' if low > min(values) else ''}{_number(low)}"), (1.0, _number(high))]
+
+
+def _number(value: float) -> str:
+    """A part of one with three digits, another as `short` tells it."""
+    return f"{value:.3f}" if 0 <= value <= 1 else short(float(value))
 
 
 def _line(entry: dict, rows: list) -> list[tuple[float, int]]:

@@ -17,6 +17,7 @@ from search_spaces import load_space
 from tuners.aim import Aim, parse_objectives
 
 HOPELESS = ("silent", "saturated")  # scored, but such a net computes nothing
+UNITS = {"nj": "nJ", "hz": "Hz", "bytes": "bytes", "seconds": "s", "ms": "ms"}  # by the last word of a metric's name
 CURVES = 5  # trials whose learning curves are read
 
 
@@ -40,8 +41,27 @@ class Search:
 
     @cached_property
     def scored(self) -> list[dict]:
-        """The trials with a score, in the order of their start."""
-        return [entry for entry in self.entries if is_scored(entry)]
+        """The trials with a score and a value of the first objective, in the order of their start."""
+        return [entry for entry in self.entries if self.is_valued(entry)]
+
+    def is_valued(self, entry: dict) -> bool:
+        """Tell whether a trial counts: it finished with a finite score and a finite value of the first objective."""
+        return is_scored(entry) and _is_finite(entry["result"].get(self.aim.objectives[0][0]))
+
+    def value(self, entry: dict) -> float:
+        """The first objective of a trial that has one: what trials are ranked by and pictures show."""
+        return entry["result"][self.aim.objectives[0][0]]
+
+    @property
+    def value_name(self) -> str:
+        """What `value` is, as an axis says it."""
+        name = self.aim.objectives[0][0]
+        return self.score_name if name == "default" else labelled(name)
+
+    @property
+    def least_is_best(self) -> bool:
+        """Whether the first objective is to be small."""
+        return self.aim.objectives[0][1] == "min"
 
     @cached_property
     def ranking(self) -> list[dict]:
@@ -102,8 +122,21 @@ def score(entry: dict) -> float:
 
 def is_scored(entry: dict) -> bool:
     """Tell whether the trial's score counts: a finite one, of a trial that finished."""
-    default = entry["result"].get("default")
-    return entry["status"] in WITH_DEFAULT and isinstance(default, int | float) and math.isfinite(default)
+    return entry["status"] in WITH_DEFAULT and _is_finite(entry["result"].get("default"))
+
+
+def _is_finite(value) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def labelled(metric: str) -> str:
+    """A metric's name with its unit, as an axis says it: energy_nj_cmos_45nm is energy cmos 45nm [nJ]."""
+    if metric == "default":
+        return "validation accuracy"
+    words = metric.split("_")
+    unit = next((word for word in words if word in UNITS), None)
+    named = [word for word in words if word != unit] or words
+    return " ".join(named) + (f" [{UNITS[unit]}]" if unit else "")
 
 
 def read_search(folder: Path) -> Search:
@@ -204,7 +237,7 @@ def pareto_front(entries: list[dict], objectives: list[tuple[str, str]]) -> list
     signed = {}
     for entry in entries:
         values = [entry["result"].get(name) for name, _ in objectives]
-        if all(isinstance(value, int | float) and math.isfinite(value) for value in values):
+        if all(map(_is_finite, values)):
             signs = [1 if direction == "max" else -1 for _, direction in objectives]
             signed[entry["trial"]] = (entry, [s * value for s, value in zip(signs, values, strict=True)])
     ordered = sorted(signed.values(), key=lambda pair: pair[1], reverse=True)

@@ -15,7 +15,7 @@ from reports.page import Picture, Section, file_name, space_text, write_page
 from reports.parallel import MOST_LINES
 from reports.parallel import parallel as draw_parallel
 from reports.parameters import short
-from reports.read import Search
+from reports.read import Search, labelled
 from runner.records import write_atomic
 
 SHOWN = 5  # trials in the table of the best
@@ -66,7 +66,8 @@ def overview(search: Search, findings: Findings) -> Section:
     """How it stands: the trials, the best, what was wasted."""
     sentences = [*findings.trials, *findings.best, *findings.wasted]
     if not search.scored:
-        sentences.append("No trial has a score: there is nothing to compare. The causes are below.")
+        missing = "" if search.aim.objectives[0][0] == "default" else f" and a value of {search.value_name}"
+        sentences.append(f"No trial has a score{missing}: there is nothing to compare. The causes are below.")
     best = search.ranking[:SHOWN]
     rows = [["", *(entry["trial"] for entry in best)]] if best else []
     metrics = {
@@ -74,7 +75,7 @@ def overview(search: Search, findings: Findings) -> Section:
         "test_accuracy": "test accuracy",
         "synaptic_operations": "operations per inference",
     }
-    metrics = {name: draw.labelled(name) for name in search.aim.metrics if name not in metrics} | metrics
+    metrics = {name: labelled(name) for name in search.aim.metrics if name not in metrics} | metrics
     for key, label in metrics.items():
         if any(key in entry["result"] for entry in best):
             rows.append([label, *(entry["result"].get(key, "") for entry in best)])
@@ -87,14 +88,12 @@ def progress(search: Search) -> Section:
     """Best so far over the trials."""
     if not search.scored:
         return Section("")
-    caption = "Triangles lie below the axis." if draw.lowest_shown(scores(search)) > min(scores(search)) else ""
-    picture = Picture("progress", "Best so far", lambda: draw.progress(search), caption)
+    values = draw.values_of(search, search.scored)
+    caption = "Triangles lie below the axis. " if draw.lowest_value(search) > min(values) else ""
+    if search.aim.limits:
+        caption += "A trial within the limits counts as better than one beyond them."
+    picture = Picture("progress", "Best so far", lambda: draw.progress(search), caption.strip())
     return Section("The search", pictures=[picture], wide=False)
-
-
-def scores(search: Search) -> list[float]:
-    """The scores of all trials that have one."""
-    return [entry["result"]["default"] for entry in search.scored]
 
 
 def retrained(search: Search, finals: list[Final]) -> Section:
@@ -150,10 +149,10 @@ def front(search: Search) -> Section:
     if not (found := search.front):
         return Section("")
     names = [name for name, _ in search.objectives]
-    rows = [["trial", *map(draw.labelled, names)]]
+    rows = [["trial", *map(labelled, names)]]
     rows += [[entry["trial"], *(entry["result"][name] for name in names)] for entry in found[:FRONT]]
     more = f", the first {FRONT} below" if len(found) > FRONT else ""
-    said = f"{amount(len(found), 'trial')} that nothing betters in all of {', '.join(map(draw.labelled, names))}{more}."
+    said = f"{amount(len(found), 'trial')} that nothing betters in all of {', '.join(map(labelled, names))}{more}."
     return Section("Pareto front", [said], [Picture("pareto", "Front", lambda: draw.pareto(search))], rows, wide=False)
 
 
@@ -183,8 +182,9 @@ def importance(search: Search, found: list[Importance], trouble: str) -> Section
     if not search.searched or not search.scored:
         return Section("")
     if not found:
-        enough = len(search.scored) >= LEAST
-        reason = "All scores are equal." if enough else f"Fewer than {LEAST} trials with a score cannot tell."
+        reason = f"All have the same {search.value_name}."
+        if len(search.scored) < LEAST:
+            reason = f"Fewer than {LEAST} trials with a score cannot tell."
         return Section(title, [trouble or reason], wide=False)
     pictures = []
     for number, item in enumerate(found):
@@ -194,8 +194,14 @@ def importance(search: Search, found: list[Importance], trouble: str) -> Section
             caption += f" A forest foretells {max(0, item.foretold):.0%} of the variation of trials it has not seen."
         drawn = Picture(f"importance{number or ''}", heading, lambda item=item: draw.importance_bars(item), caption)
         pictures.append(drawn)
-    said = f"Parts of the variation of the scores. A bar is the median of {RUNS} runs, a dot a run."
+    said = f"Parts of the variation of the {search.value_name}{beyond_limits(search)}. A bar is the median of {RUNS} "
+    said += "runs, a dot a run."
     return Section(title, [said], pictures, wide=False)
+
+
+def beyond_limits(search: Search) -> str:
+    """A remark where there are limits, which importances and slices do not heed."""
+    return ", of trials within the limits and beyond them" if search.aim.limits else ""
 
 
 def parameters(search: Search) -> Section:
@@ -211,7 +217,8 @@ def parameters(search: Search) -> Section:
         )
         for parameter in search.searched
     ]
-    said = "Score against value, the best with a star; below, how often each value was tried, the best's bar in red."
+    said = f"The {search.value_name} against each value{beyond_limits(search)}, the best with a star; below, how often "
+    said += "each value was tried, the best's bar in red."
     return Section("Each hyperparameter", [said] if pictures else [], pictures, small=True)
 
 

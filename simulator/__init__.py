@@ -25,6 +25,7 @@ networks.py     the paper's two networks, built from params.py, their learning r
 run.py          many samples at once; *_kernel.py, lowering.py, fast.py: the compiled paths behind it
 compiled.py     the cache of the kernels
 objective.py    one trial of a search: learn once, evaluate
+bits.py         a net whose learnt weights are rounded to few bits
 
 It imports nothing from the repository's root, and of models/ only the estimate of energy and the check of parameters,
 neither of which needs torch. `step()` in plain numpy

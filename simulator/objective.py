@@ -27,6 +27,7 @@ PROBED = 20  # samples after which a hopeless net is found out
 SILENT, SATURATED = 0.004, 0.4  # spikes per neuron and step of a hidden layer, outside of which a net is hopeless
 OUTPUT_SATURATED = 0.9  # the same for the output neurons; that they are silent at first is no fault
 CHUNK = 1000  # samples learnt between two chances to interrupt
+WATCHED = 20  # validation samples whose membrane updates are counted
 TRAIN_SAMPLES = 1000  # of those learnt, for the accuracy on them
 VALIDATION_SEED, TEST_SEED, TRAIN_SEED = 2**32, 2**32 + 1, 2**32 + 2  # of spikes; learning has the trial's own seed
 
@@ -47,7 +48,6 @@ def train_streamnet(
     order = np.random.default_rng([seed, 2]).permutation(len(train))[: params.samples or None]
     net = build(params, train.shape[1], classes, seed)
     status, learnt = learn(net, params, train[order], splits.train.y[order], seed)
-    score = {"supervised": accuracy, "unsupervised": similarity}[params.task]
     default, record = score(net, params, validation, splits.validation.y, VALIDATION_SEED)
     report({"default": default})
     if status == "ok" and not record.counts.any():
@@ -61,6 +61,7 @@ def train_streamnet(
         "epochs": 1,
         "samples": learnt,
         **costs(net, params, record),
+        "membrane_updates": membrane_updates(net, params, validation[:WATCHED]),
         "seconds": time.perf_counter() - started,
     }
     predicted = test_record.counts.argmax(axis=1) if params.task == "supervised" else None
@@ -115,6 +116,11 @@ def probe(net: StreamNet, params: StreamnetParams, images: np.ndarray, labels: n
     return "ok"
 
 
+def score(net, params, images, labels, seed) -> tuple[float, Record]:
+    """Return what the task is judged by: `accuracy` or `similarity`."""
+    return {"supervised": accuracy, "unsupervised": similarity}[params.task](net, params, images, labels, seed)
+
+
 def accuracy(net, params, images, labels, seed) -> tuple[float, Record]:
     """Return the fraction of images (B, N) classified rightly, and the run's record. The net does not learn."""
     record = _evaluate(net, params, images, seed)
@@ -132,7 +138,7 @@ def similarity(net, params, images, labels, seed) -> tuple[float, Record]:
 def costs(net: StreamNet, params: StreamnetParams, record: Record) -> dict[str, float | int]:
     """Return what an inference of a run cost, and the size of the net, by the names of `models.metrics`.
 
-    Missing: membrane updates, which the compiled kernels do not count. A plastic synapse operates also at weight 0.
+    Without membrane updates, which the compiled kernels do not count. A plastic synapse operates also at weight 0.
     """
     found, neurons = layers(net), sum(layer.neuron.n for layer in layers(net))
     synapses = [synapse for layer in found for synapse in layer.synapses]
@@ -148,6 +154,20 @@ def costs(net: StreamNet, params: StreamnetParams, record: Record) -> dict[str, 
         "connection_sparsity": float(1 - sum(present) / sum(sizes)),
         "footprint_bytes": float(sum(array.nbytes for array in [*net.state().values(), *net.fixed().values()])),
     }
+
+
+def membrane_updates(net: StreamNet, params: StreamnetParams, images: np.ndarray) -> float:
+    """Return how many potentials change, the mean over images (B, N); in the first step of each all count.
+
+    Found by step(), which is slow; the net is put back afterwards.
+    """
+    before = {name: array.copy() for name, array in net.state().items()}
+    watched = [net.monitor(f"{name}/v") for name in net.elements]
+    run(net, Images(images, None, params.steps, VALIDATION_SEED, params.scale, params.reset), False, backend="step")
+    net.monitors.clear()
+    net.load_state(before)
+    potentials = [monitor.array().reshape(len(images), params.steps, -1) for monitor in watched]  # (B, T, N)
+    return sum(v[:, 0].size + np.count_nonzero(np.diff(v, axis=1)) for v in potentials) / len(images)
 
 
 def model_of(net: StreamNet, seed: int, n_inputs: int, n_classes: int) -> dict[str, np.ndarray]:

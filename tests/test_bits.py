@@ -15,6 +15,7 @@ from models.whetstone_net import WhetstoneNet
 from models.whetstone_params import WhetstoneParams
 from models.whetstone_training import Images, predictions
 from setup_hpo import load_splits
+from simulator.bits import snapped
 from tests.test_report import entry, run
 
 FAST = {
@@ -42,6 +43,33 @@ def test_accuracy_against_bits(kind):
     saved_bytes = rows[3]["footprint_bytes"] - rows[2]["footprint_bytes"]
     assert saved_bytes == sum(weight.numel() for weight in weights) / 2  # 4 bits of each
     assert rows[3]["footprint_bytes"] < footprint_bytes([*weights], [])
+
+
+def test_accuracy_of_a_streamnet_against_bits(tmp_path, monkeypatch, capsys):
+    parameters = {"samples": 300, "w_limit": 1.6, "lr": 0.034, "steps": 16, "tau_out": 6.8, "alpha": 0.38}
+    params, splits = train_hpo.params_class("streamnet")(**parameters), load_splits("digits")
+    result = train_hpo.OBJECTIVES["streamnet"].train(params, splits, lambda metrics: None, "cpu", 0)
+    folder = experiment(tmp_path / "e", "python main_hpo.py --task streamnet_digits", {}, parameters)
+    (folder / "best_model.pt").unlink()
+    np.savez(folder / "best_model.npz", **result.model)
+    assert run(monkeypatch, capsys, folder, "--bits", 2, 8)[0] == 0
+    whole, two, eight = json.loads((folder / "bits.json").read_text())["rows"]
+    assert whole["validation_accuracy"] == result.metrics["default"]
+    assert whole["test_accuracy"] == result.metrics["test_accuracy"]
+    assert whole["footprint_bytes"] == result.metrics["footprint_bytes"]
+    assert eight["test_accuracy"] == pytest.approx(whole["test_accuracy"], abs=0.02) and two != eight
+    assert whole["footprint_bytes"] - eight["footprint_bytes"] == 640 * (8 - 1)  # numbers of 64 bits
+    page = (folder / "report" / "index.html").read_text()
+    assert "Fewer bits" in page and "integer" not in page and "could not be drawn" not in page
+    np.savez(folder / "best_model.npz", weights=np.zeros(3))
+    status, said = run(monkeypatch, capsys, folder, "--bits", 4)
+    assert status == 2 and "holds no streamnet" in said.err and said.err.count("\n") == 1
+
+
+def test_a_streamnets_grid_by_hand():
+    weights = np.array([[0.7, -0.31], [0.04, 0.0]])  # 3 bits: 3 steps of 0.7 / 3 to either side
+    assert snapped(weights, 3) == pytest.approx(np.array([[0.7, -0.7 / 3], [0, 0]]))
+    assert not snapped(np.zeros((1, 2)), 4).any()
 
 
 def whole(values):
@@ -110,12 +138,14 @@ def test_a_saved_file_is_loaded(tmp_path):
 # The command
 
 
-def experiment(folder, command, model):
+def experiment(folder, command, model, parameters=None):
     """A search of one trial, as its folder."""
-    line = entry(0, 0.9)
+    line = entry(0, 0.9, parameters=parameters)
     folder.mkdir()
     (folder / "journal.jsonl").write_text(json.dumps(line) + "\n")
-    (folder / "best.json").write_text(json.dumps({"trial": "t0", "sha256": "0", "command": command}))
+    (folder / "best.json").write_text(
+        json.dumps({"trial": "t0", "sha256": "0", "command": command, "parameters": parameters})
+    )
     torch.save(model, folder / "best_model.pt")
     return folder
 
@@ -140,7 +170,7 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys):
     for where, bits, text in (
         (folder, "1", "must be an integer from 2 to 16, not '1'"),
         (folder, "4", "holds no e-prop or Whetstone net"),
-        (missing, "4", "has no best.json with its best_model.pt"),
+        (missing, "4", "has no best.json with its best_model"),
     ):
         status, said = run(monkeypatch, capsys, where, "--bits", bits)
         assert status == 2 and text in said.err and said.err.count("\n") == 1

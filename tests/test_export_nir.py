@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import train_hpo
+from benchmarks import nir_norse
 from loaders import Data
 from models import training, whetstone_training
 from models.export_nir import export, main
@@ -210,6 +211,21 @@ def test_a_net_that_is_not_sharp_is_refused():
     net.sharpen([1.0, 0.5, 0.0])
     with pytest.raises(ValueError, match="the sharpness of every layer must be 1, not dense2 0.5, output 0"):
         export(net)
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_bits_that_a_batch_norm_takes_off_their_grid_are_named(batch_norm):
+    net = WhetstoneNet(WhetstoneParams(weight_bits=4, batch_norm=batch_norm), (8, 8, 1), 10)
+    net.sharpen(1.0)
+    said = export(net).metadata.get("weights", "")
+    assert said.startswith("of 4 bits times the factor of a batch norm") == batch_norm
+
+
+@pytest.mark.parametrize("name", nir_norse.NETS)
+def test_norse_predicts_the_same(name):
+    pytest.importorskip("norse", reason="no norse: pip install --no-deps norse==1.1.0")
+    equal, right = nir_norse.compare(nir_norse.NETS[name])
+    assert equal >= (99 if "biases" in name else 100) and right > 30
 
 
 def test_mistakes_are_one_line(tmp_path, capsys):

@@ -14,13 +14,14 @@ from scipy.stats import ttest_rel
 
 import report_hpo
 from benchmarks.report import write_journal
-from reports import compare, draw, importance
+from reports import compare, draw, importance, sections
 from reports.final import Final, read_finals
 from reports.findings import causes, find, find_edges, separation
 from reports.importance import importances, make_study
 from reports.page import Picture, Section, write_page
+from reports.parallel import parallel
 from reports.parameters import Parameter, beyond
-from reports.read import pareto_front, read_search
+from reports.read import labelled, pareto_front, read_search
 from runner.records import Results, write_record
 from runner.retrain import mean_interval, paired_difference, paired_p_value
 
@@ -218,6 +219,43 @@ def test_the_ranking_is_the_searchs_own(tmp_path, facts, ranking):
     assert draw.best_so_far(search)[0][-1] == 1 + int(ranking[0][1:])
 
 
+def test_what_matters_is_asked_of_the_searchs_own_objective(tmp_path, monkeypatch):
+    """The score comes from neurons, the energy from lr; a search for little energy asks for the second."""
+    monkeypatch.setattr(importance, "DRAWN", 40)
+    monkeypatch.setattr(importance, "RUNS", 1)
+    drawn = [(0.001 * 100 ** ((7 * k % 60) / 59), (50, 100, 200)[k % 3]) for k in range(60)]
+    entries = [
+        entry(k, n / 200, parameters={"lr": lr, "neurons": n}, energy_nj=1e4 * lr) for k, (lr, n) in enumerate(drawn)
+    ]
+    facts = {"objectives": "energy_nj:min,default:max", "limit": [["default", ">", 0.1]]}
+    search = read_search(experiment(tmp_path / "e", entries, **facts))
+    found = importances(search)
+    assert [item.order[0] for item in found] == ["lr", "lr"], "fANOVA and PED-ANOVA"
+    assert "lr matters most" in (text := " ".join(find(search, found).following)) and "of the energy [nJ])" in text
+    figures = draw.progress(search), draw.slice_and_histogram(search, search.parameters[0])
+    assert [figure.axes[0].get_ylabel() for figure in figures] == ["energy [nJ]"] * 2
+    best = figures[1].axes[0].lines[0].get_xydata()
+    assert best.tolist() == [pytest.approx([0.001, 10.0])], "the star is at the least energy"
+    said = sections.importance(search, found, "").sentences[0]
+    assert "variation of the energy [nJ], of trials within the limits and beyond them" in said
+    texts = [text.get_text() for text in parallel(search).axes[0].texts]
+    assert texts[texts.index("energy [nJ]") + 1 :] == ["10", "1000"]
+
+
+def test_metrics_have_their_units():
+    labels = {"energy_nj": "energy [nJ]", "energy_nj_cmos_45nm": "energy cmos 45nm [nJ]", "rate_hz": "rate [Hz]"}
+    labels |= {"footprint_bytes": "footprint [bytes]", "seconds": "seconds [s]", "default": "validation accuracy"}
+    assert {name: labelled(name) for name in labels} == labels
+
+
+def test_a_dollar_is_no_formula(tmp_path):
+    space = {"text": {"_type": "choice", "_value": ["$x0", "$\\nothing$", "$"]}}
+    entries = [entry(k, k / 9, parameters={"text": space["text"]["_value"][k % 3]}) for k in range(6)]
+    search = read_search(experiment(tmp_path / "e", [*entries, entry(6, status="failed", cause="$^$")], space))
+    for figure in (draw.slice_and_histogram(search, search.parameters[0]), draw.cause_bars(search)):
+        figure.savefig(tmp_path / "it.png")
+
+
 def test_a_front_keeps_the_limits(tmp_path):
     entries = [entry(k, score, energy_nj=energy) for k, (score, energy) in enumerate(AIMED)]
     facts = {"objectives": "default:max,energy_nj:min", "limit": [["default", ">", 0.75]]}
@@ -280,7 +318,10 @@ def test_a_folder_without_an_experiment_and_an_empty_journal(tmp_path, monkeypat
         ([experiment(tmp_path / "empty", [])], "no trial has ended yet"),
         ([], "give one experiment, or --compare with two or more"),
         (["--compare", "a"], "two or more different experiments"),
+        (["a", "--top", "5"], "give --retrain, too"),
+        (["a", "--out", "b"], "give --compare, too"),
         ([experiment(tmp_path / "bad", [entry(0, status="failed")]), "--retrain"], "nothing to train again"),
+        ([experiment(tmp_path / "lost", [entry(0, 0.8)], task="eprop_digits"), "--retrain"], "best.json is needed"),
     ):
         status, said = run(monkeypatch, capsys, *words)
         assert status == 2 and message in said.err and len(said.err.strip().splitlines()) == 1, said.err
@@ -347,7 +388,9 @@ def test_comparison(tmp_path, monkeypatch, capsys):
     assert "two-tuner" in page and "could not be drawn" not in page
     searches = {name: read_search(tmp_path / name) for name in ("one", "two")}
     finals = {name: read_finals(search)[0] for name, search in searches.items()}
-    finals["two"].records = finals["two"].records[:1]
+    finals["one"].records[0]["confusion"], finals["two"].records[0]["confusion"] = [[3, 0], [0, 3]], [[3, 0], [0, 4]]
+    assert "test parts differ (6 and 7 samples)" in compare.incomparable(*searches.values(), *finals.values())
+    finals["two"].records = finals["two"].records[1:2]
     assert "fewer than two splits" in compare.incomparable(*searches.values(), *finals.values())
 
 

@@ -95,6 +95,23 @@ def test_costs_of_a_mushroom_body_by_hand():
     assert found["connection_sparsity"] == pytest.approx(absent / sizes)
 
 
+def test_membrane_updates_by_hand(digits):
+    """White pixels spike in each step; the weights of 0 drive nothing, one of 1 drives one output neuron each step."""
+    params = replace(DIGITS, steps=5, scale=9.0)
+    net = build(params, 64, 10, seed=0)
+    white = np.full((2, 64), 255, np.uint8)
+    net.elements["o"].synapses[0].weights[...] = 0
+    assert objective.membrane_updates(net, params, white) == 10  # the first step
+    net.elements["o"].synapses[0].weights[3, 7] = 0.1  # below the threshold: its potential rises in each step
+    before = {name: array.copy() for name, array in net.state().items()}
+    assert objective.membrane_updates(net, params, white) == 10 + 4
+    assert not net.monitors and all((net.state()[name] == array).all() for name, array in before.items())
+    mushroom = build(MUSHROOM, 64, 10, seed=0)
+    dark = objective.membrane_updates(mushroom, MUSHROOM, np.zeros((1, 64), np.uint8))
+    assert dark == 64 + 1 + 1 + 500 + 10  # nothing moves but for the first step
+    assert train(DIGITS, digits)[0]["membrane_updates"] <= 16 * 10
+
+
 @pytest.mark.parametrize(
     "changes, status",
     [

@@ -27,7 +27,7 @@ PROBED = 20  # samples after which a hopeless net is found out
 SILENT, SATURATED = 0.004, 0.4  # spikes per neuron and step of a hidden layer, outside of which a net is hopeless
 OUTPUT_SATURATED = 0.9  # the same for the output neurons; that they are silent at first is no fault
 CHUNK = 1000  # samples learnt between two chances to interrupt
-WATCHED = 20  # validation samples whose membrane updates are counted
+WATCHED = 5  # validation samples whose membrane updates are counted, by the slow step()
 TRAIN_SAMPLES = 1000  # of those learnt, for the accuracy on them
 VALIDATION_SEED, TEST_SEED, TRAIN_SEED = 2**32, 2**32 + 1, 2**32 + 2  # of spikes; learning has the trial's own seed
 

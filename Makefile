@@ -24,6 +24,7 @@ lint: .venv/ready-to-test
 
 .venv/ready-to-test: .venv/ready requirements-test.txt
 	$(BIN)/python -m pip install --quiet -r requirements-test.txt
+	$(BIN)/python -m pip install --quiet --no-deps norse==1.1.0  # alone: what it asks for would replace torch
 	touch $@
 
 clean:

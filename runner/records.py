@@ -22,6 +22,7 @@ from tuners.aim import Aim
 
 WITH_DEFAULT = ("ok", "silent", "saturated", "early_stopped")  # statuses of trials whose score counts
 STATUSES = (*WITH_DEFAULT, "failed", "timed_out", "killed", "lost", "interrupted")
+WEIGHTS = ("model.pt", "model.npz")  # files of weights, of which a trial has one or none
 WEIGHTS_KEPT = 5  # the weights of so many trials stay on disk
 FIRST_COLUMNS = ["trial", "parameter_id", "default", "status", "cause"]
 CSV_SECONDS = 2.0  # results.csv is rewritten at most this often during a search,
@@ -107,7 +108,7 @@ def told_of(entry: dict) -> dict | None:
 
 def weights_in(folder: Path) -> list[Path]:
     """Return the file of weights in a trial's folder: one or none."""
-    return [path for path in (folder / "model.pt", folder / "model.npz") if path.exists()]
+    return [folder / name for name in WEIGHTS if (folder / name).exists()]
 
 
 def read_record(folder: Path) -> dict | None:
@@ -305,11 +306,7 @@ class Results:
             self._write_best(self._best)
 
     def _write_best(self, entry: dict) -> None:
-        digest = None
-        for weights in weights_in(self.trial_folder(entry["trial"])):
-            data = weights.read_bytes()
-            write_atomic(self.folder / f"best_{weights.name}", data)
-            digest = hashlib.sha256(data).hexdigest()
+        digest = self._copy_weights(entry["trial"])
         best = {
             "trial": entry["trial"],
             "default": entry["result"]["default"],
@@ -321,6 +318,20 @@ class Results:
             "command": self.command(entry["parameters"]),
         }
         write_atomic(self.folder / "best.json", json.dumps(best, indent=2).encode())
+
+    def _copy_weights(self, trial: str) -> str | None:
+        """Copy a trial's weights beside best.json and return their sha256; one without any leaves no other's there."""
+        for weights in weights_in(self.trial_folder(trial)):
+            data = weights.read_bytes()
+            write_atomic(self.folder / f"best_{weights.name}", data)
+            return hashlib.sha256(data).hexdigest()
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            named = json.loads((self.folder / "best.json").read_text())
+            if named["trial"] == trial:  # whose folder somebody has cleared since
+                return named["sha256"]
+        for name in WEIGHTS:
+            (self.folder / f"best_{name}").unlink(missing_ok=True)
+        return None
 
 
 def _row(entry: dict) -> dict:

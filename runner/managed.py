@@ -10,6 +10,7 @@ import contextlib
 import shutil
 import signal
 import sqlite3
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,8 +44,8 @@ def conduct(search: Search, parts: Parts) -> int:
     exit_status = 0
     try:
         search.settle()
-        if search.results.entries:
-            search.console.print(f"{search.counts.total()} trials have ended before")
+        if ended := search.counts.total():
+            search.console.print(f"{ended} trials have ended before")
         follow(search, parts)
     except KeyboardInterrupt:
         exit_status = 0 if search.finished else 130
@@ -63,7 +64,7 @@ def conduct(search: Search, parts: Parts) -> int:
 def follow(search: Search, parts: Parts) -> None:
     """Run managers until the budget is spent. Raises RuntimeError where one stands still again before a trial ended."""
     repaired_at = None  # number of trials that had ended at the last repair
-    while search.counts.total() < search.trials:
+    while search.counts.total() < search.trials and not search.out_of_time():
         try:
             return run_manager(search, parts)
         except Stalled as fault:
@@ -73,12 +74,15 @@ def follow(search: Search, parts: Parts) -> None:
             repaired_at = search.counts.total()
             search.console.print(f"{fault}; NNI is started anew, and the search goes on", soft_wrap=True, markup=False)
     search.finished = True
-    search.console.print(f"all {search.trials} trials have ended; a larger --trials goes on")
+    search.say_what_is_spent()
 
 
 def run_manager(search: Search, parts: Parts) -> None:
     """Start a manager, follow it to the end, stop it and enter what it leaves."""
     experiment = make_experiment(search.results, parts)
+    if search.duration is not None:  # less than all of it after a repair
+        left = search.duration - (time.time() - search.started)
+        experiment.config.max_experiment_duration = max(1, round(left))
     try:
         parts.start(experiment)
         search.url = f"http://127.0.0.1:{experiment.port}"

@@ -2,14 +2,16 @@
 
 import json
 import sqlite3
+from types import SimpleNamespace
 
 import pytest
 from nni.runtime import msg_dispatcher
 
-from runner import database, resumed
+from runner import database, managed, resumed
 from runner.records import Results, append_line
 from runner.resume import trials_of
 from runner.search import Console, Search
+from runner.watchdog import Stalled
 from tuners import TUNERS
 
 SPACE = {"a": {"_type": "uniform", "_value": [0, 1]}, "b": {"_type": "choice", "_value": [1, 2, 3]}}
@@ -130,3 +132,24 @@ def test_what_ended_while_nobody_followed_is_entered_once(folder):
         assert search.counts.total() == 4 and not search.running
         assert len((folder / "journal.jsonl").read_text().splitlines()) == 5
     assert finished[-1][1]["wall_seconds"] == 3.0 and search.results.best["trial"] == "trial4"
+
+
+def test_a_repair_has_the_time_that_is_left(tmp_path, monkeypatch):
+    search = Search(Results(tmp_path, None), tmp_path / "events.jsonl", 9, 100, Console(quiet=True))
+    given = []
+
+    def start(experiment):
+        given.append(experiment.config.max_experiment_duration)
+        search.started -= 60
+        search.results.enter(failed(len(given)))  # so that the second fault is not the first one's
+        raise Stalled("hung")
+
+    monkeypatch.setattr(managed, "make_experiment", lambda *_: SimpleNamespace(config=SimpleNamespace()))
+    monkeypatch.setattr(managed.manager, "stop_manager", lambda _: None)
+    managed.follow(search, SimpleNamespace(start=start))
+    assert given == [100, 40] and search.finished
+
+
+def failed(number):
+    head = {"trial": f"trial{number}", "parameter_id": number, "sequence": number, "parameters": {}}
+    return head | {"status": "failed", "cause": None, "result": {}, "seeds": {}, "wall_seconds": 1.0}

@@ -10,7 +10,6 @@ import contextlib
 import shutil
 import signal
 import sqlite3
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,10 +78,7 @@ def follow(search: Search, parts: Parts) -> None:
 
 def run_manager(search: Search, parts: Parts) -> None:
     """Start a manager, follow it to the end, stop it and enter what it leaves."""
-    experiment = make_experiment(search.results, parts)
-    if search.duration is not None:  # less than all of it after a repair
-        left = search.duration - (time.time() - search.started)
-        experiment.config.max_experiment_duration = max(1, round(left))
+    experiment = make_experiment(search, parts)
     try:
         parts.start(experiment)
         search.url = f"http://127.0.0.1:{experiment.port}"
@@ -122,18 +118,24 @@ def view(search: Search, parts: Parts) -> int:
             manager.stop_manager(experiment)
 
 
-def make_experiment(results, parts: Parts):
-    """Return NNI's Experiment, to be created or, where there are trials, resumed."""
+def make_experiment(search: Search, parts: Parts):
+    """Return NNI's Experiment, to be created or, where there are trials, resumed, for the time that is left."""
     from nni.experiment import Experiment
 
+    def configured(tuner: dict):
+        config = parts.configure(tuner)
+        config.max_experiment_duration = search.seconds_left()
+        return config
+
+    results = search.results
     finished, again = trials_of(results.folder)
     if not finished and not again:
         database.drop_database(results.folder)  # of a manager that died before its first trial
-        return Experiment(parts.configure(parts.tuner(parts.seed)), id=results.folder.name)
+        return Experiment(configured(parts.tuner(parts.seed)), id=results.folder.name)
     settings = [parts.tuner(seed) for seed in (parts.seed, parts.seed + len(finished))]
     arguments = {"first": _plain(settings[0]), "later": _plain(settings[1]), "folder": str(results.folder)}
     resumed = {"class_name": "runner.resumed.Resumed", "code_directory": ROOT, "class_args": arguments}
-    experiment = Experiment(parts.configure(resumed), id=results.folder.name)
+    experiment = Experiment(configured(resumed), id=results.folder.name)
     experiment._action = "resume"
     database.write_database(results, experiment.config.canonical_copy().json(), finished)
     return experiment

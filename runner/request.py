@@ -220,7 +220,9 @@ def check_folder(args: argparse.Namespace) -> None:
 
 def check_nni_can_start(args: argparse.Namespace) -> None:
     """Find a taken port or another NNI, and end what a killed search has left. Raises UserMistake."""
-    from runner.manager import check_nni, end_leftovers, next_free_port, port_is_free
+    from runner.manager import check_nni
+    from runner.ports import next_free_port, port_is_free
+    from runner.processes import end_leftovers
 
     for identifier in end_leftovers(args.experiments):
         print(f"note: what was still running of experiment {identifier} has been ended; its nni_main.py is gone")

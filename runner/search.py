@@ -15,7 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from runner.manager import read_events
-from runner.records import STATUSES, WITH_DEFAULT, Results, journal_entry, key_of
+from runner.records import STATUSES, WITH_DEFAULT, journal_entry, key_of
+from runner.results import Results
 from runner.watchdog import Watchdog
 
 POLL_SECONDS = 0.3
@@ -144,6 +145,10 @@ class Search:
     def out_of_time(self) -> bool:
         """Tell whether the duration is over, after which no trial starts."""
         return self.duration is not None and time.time() - self.started > self.duration
+
+    def seconds_left(self) -> int | None:
+        """Return what is left of the duration, at least 1 s as NNI wants it; None without a limit."""
+        return None if self.duration is None else max(1, round(self.started + self.duration - time.time()))
 
     def say_what_is_spent(self) -> None:
         """Tell of a search that ends before a trial starts, or is not started anew, why that is so."""

@@ -6,7 +6,8 @@ import shutil
 
 import pytest
 
-from runner.records import Results, append_line, outcome, read_journal, write_atomic
+from runner.records import append_line, outcome, read_journal, write_atomic
+from runner.results import Results
 
 
 def finish(results, number, default=None, status="ok", weights=b"w", **end):

@@ -5,10 +5,13 @@ import sqlite3
 from types import SimpleNamespace
 
 import pytest
+from nni.experiment import ExperimentConfig
 from nni.runtime import msg_dispatcher
 
+import nni_main
 from runner import database, managed, resumed
-from runner.records import Results, append_line
+from runner.records import append_line
+from runner.results import Results
 from runner.resume import trials_of
 from runner.search import Console, Search
 from runner.watchdog import Stalled
@@ -140,14 +143,24 @@ def test_a_repair_has_the_time_that_is_left(tmp_path, monkeypatch):
 
     def start(experiment):
         given.append(experiment.config.max_experiment_duration)
+        if len(given) > 1:  # NNI goes on with what its database says
+            with sqlite3.connect(tmp_path / "db" / "nni.sqlite") as connection:
+                (profile,) = connection.execute("select params from ExperimentProfile").fetchone()
+            assert json.loads(profile)["maxExperimentDuration"] == 40
         search.started -= 60
         search.results.enter(failed(len(given)))  # so that the second fault is not the first one's
         raise Stalled("hung")
 
-    monkeypatch.setattr(managed, "make_experiment", lambda *_: SimpleNamespace(config=SimpleNamespace()))
     monkeypatch.setattr(managed.manager, "stop_manager", lambda _: None)
-    managed.follow(search, SimpleNamespace(start=start))
+    managed.follow(search, SimpleNamespace(start=start, configure=configure, tuner=TUNERS["random"], seed=0))
     assert given == [100, 40] and search.finished
+
+
+def configure(tuner):
+    config = ExperimentConfig("local")
+    config.search_space, config.trial_command, config.trial_concurrency = SPACE, "true", 1
+    config.tuner = nni_main.algorithm(tuner)
+    return config
 
 
 def failed(number):

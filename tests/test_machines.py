@@ -22,6 +22,7 @@ from runner.flags import UserMistake
 from runner.machine_checks import check_code_folder, check_machines, packages_for
 from runner.machines import host_keys, read_machines
 from runner.manager import read_events
+from runner.records import read_journal
 from tests.conftest import write_space
 
 needs_sshd = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
@@ -104,6 +105,10 @@ def wait_for(condition, search, seconds=600):
     while not condition():
         assert time.monotonic() < deadline and search.poll() is None, "waited in vain"
         time.sleep(0.1)
+
+
+def journal(folder):
+    return read_journal(folder / "journal.jsonl")
 
 
 def table(folder):
@@ -192,13 +197,13 @@ def test_a_machine_that_drops_out_costs_its_running_trials_and_a_killed_driver_n
 
     def runs_there():
         ended = {event["trial"] for event in events(folder, "end")}
-        running = {event["trial"] for event in events(folder, "start") if event["machine"] == first} - ended
-        return len(ended) >= 3 and running
+        young = [event for event in events(folder, "start") if event["machine"] == first][-1:]
+        return len(ended) >= 3 and young and young[0]["trial"] not in ended and time.time() < young[0]["time"] + 0.7
 
     wait_for(runs_there, search)
     machines[0].drop_out()
     try:
-        wait_for(lambda: any(event["state"] == "lost" for event in events(folder, "machine")), search)
+        wait_for(lambda: any(entry["status"] == "lost" for entry in journal(folder)), search)
     finally:
         machines[0].come_back()
     search.kill()

@@ -347,7 +347,8 @@ def check(args: argparse.Namespace, job: Job) -> int:
         outcome = f"one epoch with the defaults took {time.time() - started:.1f} s, status {result.status}"
     except TimeoutError:
         outcome = f"one epoch with the defaults takes longer than {CHECK_SECONDS} s"
-    signal.alarm(0)
+    finally:
+        signal.alarm(0)  # also where a mistake is about to be told
     print(f"{args.task}: search space and data are in order; {outcome}")
     return 0
 

@@ -135,7 +135,7 @@ def view(args: argparse.Namespace) -> int:
 
 def search_of(args: argparse.Namespace):
     """Return the Search that a request is about, with the results that it has so far."""
-    from runner.records import Results
+    from runner.results import Results
     from runner.search import Search
 
     folder = args.experiments / args.id
@@ -177,9 +177,9 @@ def search_headless(following, args: argparse.Namespace, space: dict) -> int:
 
 def start_manager(experiment, args: argparse.Namespace, events: Path) -> None:
     """Start NNI's manager; where another program takes the default port meanwhile, on the next free one."""
-    from runner import manager
+    from runner import manager, ports
 
-    port = args.port or manager.next_free_port(request.DEFAULT_PORT)
+    port = args.port or ports.next_free_port(request.DEFAULT_PORT)
     environ = thread_environment(args.threads)
     if args.machines:
         from runner import machines
@@ -190,10 +190,10 @@ def start_manager(experiment, args: argparse.Namespace, events: Path) -> None:
         try:
             return manager.start_manager(experiment, port, events, environ)
         except RuntimeError as error:
-            lost = isinstance(error, manager.PortTaken) or not manager.port_is_free(port)
+            lost = isinstance(error, ports.PortTaken) or not ports.port_is_free(port)
             if args.port or not lost:
                 raise
-            port = manager.next_free_port(port + 1)
+            port = ports.next_free_port(port + 1)
 
 
 if __name__ == "__main__":

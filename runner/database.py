@@ -12,7 +12,8 @@ import shutil
 import sqlite3
 from pathlib import Path
 
-from runner.records import Results, read_record, told
+from runner.records import read_record, told
+from runner.results import Results
 
 TABLES = """
 create table TrialJobEvent (timestamp integer, trialJobId text, event text, data text, logPath text,

@@ -31,6 +31,7 @@ class Stop:
     """The first signal to end the search: it is looked at between two trials, so that none is entered by half."""
 
     number: int | None = None
+    at_once = False  # a second one has come, or nothing runs any more: what follows is ignored
 
     @property
     def exit_status(self) -> int:
@@ -39,9 +40,11 @@ class Stop:
 
     def take(self, number: int, frame) -> None:
         """A signal handler; the second signal raises KeyboardInterrupt."""
-        if self.number is not None:
+        if self.number is None:
+            self.number = number
+        elif not self.at_once:
+            self.at_once = True
             raise KeyboardInterrupt
-        self.number = number
 
 
 @contextlib.contextmanager
@@ -79,6 +82,7 @@ def conduct(search: Search, tuner: Callable[[int], dict], seed: int, space: dict
         except KeyboardInterrupt:  # the second Ctrl-C
             search.console.print("stopped at once")
         finally:
+            stop.at_once = True
             slots.close()
         with contextlib.suppress(OSError):  # what could be written is
             search.cut_off()
@@ -171,7 +175,9 @@ def take_up(search: Search, tuner: Callable[[int], dict], seed: int, space: dict
     Raises RuntimeError with one line where the tuner raises.
     """
     finished, again = trials_of(search.results.folder)
-    search.count_earlier([entry for _, entry in finished])
+    search.count_earlier()
+    if search.counts.total() >= search.trials:
+        search.say_what_is_spent()
     search.results.name_best()  # the earlier run may have been killed before it did
     with _tuner_errors():
         asker = asking.take_up((tuner(seed), tuner(seed + len(finished))), space, finished, again)

@@ -11,14 +11,15 @@ from rich.table import Table
 
 from runner.flags import UserMistake
 from runner.records import read_journal
-from runner.resume import hold
+from runner.resume import hold, read_request
 
 COLUMNS = ("id", "task", "tuner", "status", "trials", "best", "started")
 
 
 def print_experiments(experiments: Path) -> None:
     """Print a row for each experiment in the folder, the newest last."""
-    rows = sorted((row for folder in experiments.glob("*/search.json") if (row := describe(folder.parent))), key=_date)
+    folders = [path.parent for path in experiments.glob("*/search.json")]
+    rows = sorted((describe(folder) for folder in folders if not folder.is_symlink()), key=_date)  # _latest is a link
     if not rows:
         print(f"no experiments in {experiments}")
         return
@@ -30,14 +31,16 @@ def print_experiments(experiments: Path) -> None:
     console.print(table, width=None if console.is_terminal else 200, crop=False, highlight=False, markup=False)
 
 
-def describe(folder: Path) -> dict | None:
-    """Return an experiment's row; None for the link _latest and where search.json cannot be read."""
+def describe(folder: Path) -> dict:
+    """Return an experiment's row, mostly empty where its files cannot be read."""
     try:
-        asked = json.loads((folder / "search.json").read_text())
-    except (OSError, ValueError):
-        return None
-    if folder.is_symlink():
-        return None
+        return _describe(folder)
+    except (UserMistake, OSError, ValueError, TypeError, KeyError):
+        return dict.fromkeys(COLUMNS, "-") | {"id": folder.name, "status": "damaged"}
+
+
+def _describe(folder: Path) -> dict:
+    asked = read_request(folder)
     entries = [entry for entry in read_journal(folder / "journal.jsonl") if entry["status"] != "interrupted"]
     try:
         with hold(folder):
@@ -59,7 +62,7 @@ def describe(folder: Path) -> dict | None:
 def _best(folder: Path) -> str:
     try:
         return f"{json.loads((folder / 'best.json').read_text())['default']:.4f}"
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError):
         return "-"
 
 

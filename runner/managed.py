@@ -43,8 +43,8 @@ def conduct(search: Search, parts: Parts) -> int:
     exit_status = 0
     try:
         search.settle()
-        if search.results.entries:
-            search.console.print(f"{search.counts.total()} trials have ended before")
+        if ended := search.counts.total():
+            search.console.print(f"{ended} trials have ended before")
         follow(search, parts)
     except KeyboardInterrupt:
         exit_status = 0 if search.finished else 130
@@ -63,7 +63,7 @@ def conduct(search: Search, parts: Parts) -> int:
 def follow(search: Search, parts: Parts) -> None:
     """Run managers until the budget is spent. Raises RuntimeError where one stands still again before a trial ended."""
     repaired_at = None  # number of trials that had ended at the last repair
-    while search.counts.total() < search.trials:
+    while search.counts.total() < search.trials and not search.out_of_time():
         try:
             return run_manager(search, parts)
         except Stalled as fault:
@@ -73,12 +73,12 @@ def follow(search: Search, parts: Parts) -> None:
             repaired_at = search.counts.total()
             search.console.print(f"{fault}; NNI is started anew, and the search goes on", soft_wrap=True, markup=False)
     search.finished = True
-    search.console.print(f"all {search.trials} trials have ended; a larger --trials goes on")
+    search.say_what_is_spent()
 
 
 def run_manager(search: Search, parts: Parts) -> None:
     """Start a manager, follow it to the end, stop it and enter what it leaves."""
-    experiment = make_experiment(search.results, parts)
+    experiment = make_experiment(search, parts)
     try:
         parts.start(experiment)
         search.url = f"http://127.0.0.1:{experiment.port}"
@@ -118,18 +118,24 @@ def view(search: Search, parts: Parts) -> int:
             manager.stop_manager(experiment)
 
 
-def make_experiment(results, parts: Parts):
-    """Return NNI's Experiment, to be created or, where there are trials, resumed."""
+def make_experiment(search: Search, parts: Parts):
+    """Return NNI's Experiment, to be created or, where there are trials, resumed, for the time that is left."""
     from nni.experiment import Experiment
 
+    def configured(tuner: dict):
+        config = parts.configure(tuner)
+        config.max_experiment_duration = search.seconds_left()
+        return config
+
+    results = search.results
     finished, again = trials_of(results.folder)
     if not finished and not again:
         database.drop_database(results.folder)  # of a manager that died before its first trial
-        return Experiment(parts.configure(parts.tuner(parts.seed)), id=results.folder.name)
+        return Experiment(configured(parts.tuner(parts.seed)), id=results.folder.name)
     settings = [parts.tuner(seed) for seed in (parts.seed, parts.seed + len(finished))]
     arguments = {"first": _plain(settings[0]), "later": _plain(settings[1]), "folder": str(results.folder)}
     resumed = {"class_name": "runner.resumed.Resumed", "code_directory": ROOT, "class_args": arguments}
-    experiment = Experiment(parts.configure(resumed), id=results.folder.name)
+    experiment = Experiment(configured(resumed), id=results.folder.name)
     experiment._action = "resume"
     database.write_database(results, experiment.config.canonical_copy().json(), finished)
     return experiment

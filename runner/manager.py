@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import errno
 import json
 import logging
 import os
 import signal
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -24,12 +22,13 @@ from pathlib import Path
 
 import psutil
 
+from runner.ports import PortTaken, claim_port, port_is_free
+from runner.processes import MARK, family_of, is_manager, kill_family, mark_of
+
 PRELOAD = Path(__file__).with_name("preload.js")
 NNI_VERSION = "3.0"
-MARK = "HPO_MANAGED_BY"  # environment variable of manager, tuner and trials: "<our pid> <our start> <folder>"
 START_SECONDS = 60.0  # for the manager to answer; NNI's launcher gives it 3, too few on a busy machine
 STOP_SECONDS = 20.0  # NNI's manager itself needs about 2 to 6 s, 5 of them where a trial ignores SIGINT
-OWN_START = psutil.Process().create_time()  # once: it moves when the clock is set
 PATCHED = {  # what the preload builds on
     "training_service/v3/compat.js": ("class V3asV1", "submitTrialJob(", "cancelTrialJob(", "allocatedParameters"),
     "core/nnimanager.js": ("class NNIManager", "onTrialJobMetrics(", "stopTrialIfOverMaxDurationLimit("),
@@ -52,108 +51,6 @@ def check_nni() -> None:
         missing = [word for word in needed if word not in text]
         if missing:
             raise RuntimeError(f"NNI {NNI_VERSION} is damaged or changed: {path} lacks {missing[0]!r}")
-
-
-def port_is_free(port: int) -> bool:
-    """Tell whether nothing listens on `port`, be it on the loopback or on any other address."""
-    addresses = [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::1")]
-    return all(_can_bind(family, host, port) for family, host in addresses)
-
-
-def _can_bind(family: int, host: str, port: int) -> bool:
-    """Tell whether `port` can be bound; an address that this machine does not have is no obstacle."""
-    try:
-        with socket.socket(family) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as Node does; passes over closed connections
-            probe.bind((host, port))
-            return True
-    except OSError as error:
-        return error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
-
-
-def next_free_port(first: int = 8080) -> int:
-    """Return the first free port from `first` on. Raises RuntimeError where there is none."""
-    for port in range(first, 65536):
-        if port_is_free(port):
-            return port
-    raise RuntimeError(f"no port from {first} to 65535 is free")
-
-
-def claim_port(port: int) -> bool:
-    """Claim `port` among the searches of this machine until this process ends; False where another one has it.
-
-    A manager takes seconds to listen on a port that was free. A second search that chose the same port meanwhile would
-    find the first one's manager there, take it for its own and send it its configuration.
-    """
-    if port in _claims:
-        return True
-    claim = socket.socket(socket.AF_UNIX)
-    try:
-        claim.bind(f"\0nni-manager-port-{port}")  # an abstract address: it goes with the process, and leaves no file
-    except OSError:
-        claim.close()
-        return False
-    _claims[port] = claim
-    return True
-
-
-_claims: dict[int, socket.socket] = {}
-
-
-class PortTaken(RuntimeError):
-    """Another program, or another search that is about to start, has the port."""
-
-
-def end_leftovers(experiments: Path) -> list[str]:
-    """Kill what runs of experiments in folder `experiments` whose starting process is gone; return their ids."""
-    left = {}
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError, ValueError):
-            mark = process.environ().get(MARK)
-            folder = Path(mark.split(maxsplit=2)[2]) if mark else None
-            if folder and folder.parent == experiments.resolve() and not _is_alive(mark):
-                left[process] = folder.name
-    _kill(list(left))
-    return sorted(set(left.values()))
-
-
-def _kill(processes: list[psutil.Process]) -> None:
-    """Kill managers first, which would note of the others that something has killed them."""
-    managers = [process for process in processes if _is_manager(process)]
-    for group in (managers, processes):
-        for process in group:
-            with contextlib.suppress(psutil.Error):
-                process.kill()
-        psutil.wait_procs(group, timeout=1)
-
-
-def _is_manager(process: psutil.Process) -> bool:
-    try:
-        return bool(_manager_flags(process.cmdline()))
-    except psutil.Error:
-        return False
-
-
-def _manager_flags(words: list[str]) -> dict[str, str]:
-    """Return the flags of a manager's command line, nothing for other processes."""
-    start = next((number for number, word in enumerate(words) if word.endswith("nni_node/main.js")), None)
-    return {} if start is None else dict(zip(words[start + 1 :: 2], words[start + 2 :: 2], strict=False))
-
-
-def _mark(experiment) -> str:
-    folder = Path(experiment.config.experiment_working_directory, experiment.id).resolve()
-    return f"{os.getpid()} {OWN_START:.0f} {folder}"
-
-
-def _is_alive(mark: str) -> bool:
-    """Tell whether the process that left `mark` still runs. Its parent would not tell: orphans are re-parented."""
-    pid, started, _ = mark.split(maxsplit=2)
-    try:
-        process = psutil.Process(int(pid))
-        # the clock may have been set meanwhile, which moves start times a little
-        return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - float(started)) < 5
-    except psutil.NoSuchProcess:
-        return False
 
 
 def start_manager(experiment, port: int, events: Path, environ: dict[str, str]) -> None:
@@ -201,7 +98,7 @@ def close_line(path: Path) -> int:
 def _preload_environment(experiment, events: Path) -> dict[str, str]:
     users = os.environ.get("NODE_OPTIONS", "")
     path = str(PRELOAD).replace("\\", "\\\\").replace('"', '\\"')
-    own = {"NODE_OPTIONS": f'--require "{path}" {users}'.strip(), "HPO_EVENTS": str(events), MARK: _mark(experiment)}
+    own = {"NODE_OPTIONS": f'--require "{path}" {users}'.strip(), "HPO_EVENTS": str(events), MARK: mark_of(experiment)}
     return own | ({"HPO_NODE_OPTIONS": users} if users else {})
 
 
@@ -241,7 +138,7 @@ def _manager_runs() -> bool:
     """Tell whether a manager that this process has started lives."""
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.Error):
-            if child.status() != psutil.STATUS_ZOMBIE and _is_manager(child):
+            if child.status() != psutil.STATUS_ZOMBIE and is_manager(child):
                 return True
     return False
 
@@ -313,34 +210,17 @@ def stop_manager(experiment, seconds: float = STOP_SECONDS) -> None:
     with contextlib.suppress(BaseException):
         _ask_to_stop(experiment, seconds)
     with _signals_ignored(), contextlib.suppress(Exception):
-        _kill_family(experiment)
+        kill_family(experiment)
         experiment._proc = experiment.port = None
         experiment.stop()  # without a process: closes its log file
 
 
 def _ask_to_stop(experiment, seconds: float) -> None:
     """Ask the manager to shut down, and wait for it."""
-    managers = [process for process in _family(experiment) if _is_manager(process)]
+    managers = [process for process in family_of(experiment) if is_manager(process)]
     for manager in managers:
         manager.terminate()
     psutil.wait_procs(managers, timeout=seconds)
-
-
-def _kill_family(experiment) -> None:
-    """Kill all that the manager has started; again, as long as something new comes up."""
-    deadline = time.monotonic() + 5
-    while (family := _family(experiment)) and time.monotonic() < deadline:
-        _kill(family)
-
-
-def _family(experiment) -> list[psutil.Process]:
-    """Return manager, tuner, trials and all below them: whatever carries the experiment's mark, orphans included."""
-    mark, family = _mark(experiment), []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            if process.environ().get(MARK) == mark and process.pid != os.getpid():
-                family.append(process)
-    return family
 
 
 @contextlib.contextmanager

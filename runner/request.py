@@ -16,10 +16,12 @@ from pathlib import Path
 from runner import resume
 from runner.commands import check_trial
 from runner.flags import OneLineParser, UserMistake, add_trial_flags, count, thread_environment
+from runner.records import read_journal
 from runner.tensorboard import check_tensorboard
 from search_spaces import levels, split_task, task_names
 from tuners import ASSESSORS, DEFAULT_TUNER, REFUSED_TUNERS, TUNERS, WITH_AIMS, WITH_JOURNAL
 from tuners.aim import Aim, parse_limit, parse_objectives
+from tuners.space import fits
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_TASK = "eprop_digits"
@@ -67,6 +69,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         args = resume.apply_request(parser, arguments, args.experiments.resolve() / identifier)
         args.id = identifier
     args.machines_file = str(args.machines.resolve()) if args.machines else None
+    args.asked_concurrency = args.concurrency
     if args.concurrency is None and not args.machines:  # check_machines sets it otherwise
         args.concurrency = args.gpus or min(len(os.sched_getaffinity(0)), MOST_CONCURRENT)
     args.device = "cuda" if args.gpus else args.device
@@ -145,6 +148,8 @@ def check_request(args: argparse.Namespace, space: dict) -> None:
     except ValueError as error:
         raise UserMistake(f"search_spaces/{args.task}.json: {error}") from None
     check_tuner(args)
+    if args.warm_start:
+        check_warm_start(args, space)
     if args.assessor != "none" and args.repeats > 1:
         raise UserMistake(
             f"--assessor {args.assessor} with --repeats {args.repeats}: an assessor sees one seed's curve only"
@@ -170,8 +175,21 @@ def check_tuner(args: argparse.Namespace) -> None:
         raise UserMistake(f"{tested[0]} is no objective and no limit: nothing is chosen by the test part")
     if args.warm_start and args.tuner not in WITH_JOURNAL:
         raise UserMistake(f"--warm-start needs --tuner {' or '.join(WITH_JOURNAL)}, not {args.tuner}")
-    if args.warm_start and not (args.experiments / args.warm_start / "journal.jsonl").is_file():
-        raise UserMistake(f"--warm-start {args.warm_start}: {args.experiments / args.warm_start} has no journal.jsonl")
+
+
+def check_warm_start(args: argparse.Namespace, space: dict) -> None:
+    """Refuse an earlier experiment of which nothing fits the search space. Raises UserMistake."""
+    earlier = args.experiments / args.warm_start
+    if not (earlier / "journal.jsonl").is_file():
+        raise UserMistake(f"--warm-start {args.warm_start}: {earlier} has no journal.jsonl")
+    trials = [entry.get("parameters") or {} for entry in read_journal(earlier / "journal.jsonl")]
+    fitting = sum(fits(space, parameters) for parameters in trials)
+    if not fitting:
+        raise UserMistake(
+            f"--warm-start {args.warm_start}: none of its {len(trials)} trials fits the search space of {args.task}"
+        )
+    if fitting < len(trials):
+        print(f"note: {fitting} of the {len(trials)} trials of {args.warm_start} fit the search space; no others count")
 
 
 def count_gpus() -> int:
@@ -202,7 +220,9 @@ def check_folder(args: argparse.Namespace) -> None:
 
 def check_nni_can_start(args: argparse.Namespace) -> None:
     """Find a taken port or another NNI, and end what a killed search has left. Raises UserMistake."""
-    from runner.manager import check_nni, end_leftovers, next_free_port, port_is_free
+    from runner.manager import check_nni
+    from runner.ports import next_free_port, port_is_free
+    from runner.processes import end_leftovers
 
     for identifier in end_leftovers(args.experiments):
         print(f"note: what was still running of experiment {identifier} has been ended; its nni_main.py is gone")

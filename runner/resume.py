@@ -29,7 +29,7 @@ CHANGEABLE += ("tensorboard", "machines")
 def save_request(folder: Path, args: argparse.Namespace, space: dict) -> None:
     """Write search.json: what was asked for last, the search space as it was, and when the experiment began."""
     asked = {name: getattr(args, name) for name in (*FIXED, *CHANGEABLE)}
-    asked["machines"] = args.machines_file
+    asked |= {"machines": args.machines_file, "concurrency": args.asked_concurrency}
     if asked["data_dir"] is not None:
         asked["data_dir"] = str(Path(asked["data_dir"]).resolve())
     began = read_request(folder).get("started", time.time()) if args.resume else time.time()
@@ -39,9 +39,13 @@ def save_request(folder: Path, args: argparse.Namespace, space: dict) -> None:
 def read_request(folder: Path) -> dict:
     """Return what search.json says. Raises UserMistake."""
     try:
-        return json.loads((folder / "search.json").read_text())
-    except (OSError, ValueError) as error:
+        asked = json.loads((folder / "search.json").read_text())
+        missing = [name for name in (*FIXED, "trials", "space") if name not in asked]
+    except (OSError, ValueError, TypeError) as error:
         raise UserMistake(f"{folder} has no search.json that can be read ({error})") from None
+    if missing:
+        raise UserMistake(f"{folder} has no search.json that can be read (it lacks {missing[0]!r})")
+    return asked
 
 
 def apply_request(parser: argparse.ArgumentParser, arguments: list[str] | None, folder: Path) -> argparse.Namespace:
@@ -50,12 +54,17 @@ def apply_request(parser: argparse.ArgumentParser, arguments: list[str] | None, 
     Raises UserMistake where there is no such experiment, or a flag contradicts what cannot change.
     """
     saved = read_request(folder)
-    parser.set_defaults(**{name: saved[name] for name in (*FIXED, *CHANGEABLE) if name in saved})
+    defaults = {name: saved[name] for name in (*FIXED, *CHANGEABLE) if name in saved}
+    parser.set_defaults(**defaults | {"limit": None})  # which is appended to: a default would stay in the list
     args = parser.parse_args(arguments)
+    args.limit = args.limit or saved["limit"]
     for name in FIXED:
         if json.loads(json.dumps(getattr(args, name))) != saved[name]:
             flag = "its task" if name == "task" else f"its --{name.replace('_', '-')}"
-            raise UserMistake(f"--resume {folder.name}: {flag} is {saved[name]}, not {getattr(args, name)}")
+            mode = "--view" if args.view else "--resume"
+            raise UserMistake(f"{mode} {folder.name}: {flag} is {saved[name]}, not {getattr(args, name)}")
+    if args.id not in (None, folder.name):
+        raise UserMistake(f"--id {args.id}: {folder.name} keeps its id; leave --id out")
     return args
 
 

@@ -15,7 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from runner.manager import read_events
-from runner.records import STATUSES, WITH_DEFAULT, Results, journal_entry, key_of
+from runner.records import STATUSES, WITH_DEFAULT, journal_entry, key_of
+from runner.results import Results
 from runner.watchdog import Watchdog
 
 POLL_SECONDS = 0.3
@@ -91,9 +92,10 @@ class Search:
             self._idle_since = time.monotonic()
         return time.monotonic() - self._idle_since > EXHAUSTED_SECONDS
 
-    def count_earlier(self, entries: list[dict]) -> None:
-        """Count the trials that a resumed search began with."""
-        self.counts.update(entry["status"] for entry in entries)
+    def count_earlier(self) -> None:
+        """Count the trials that have ended, where none runs."""
+        ended = (entry["status"] for entry in self.results.entries if entry["status"] != "interrupted")
+        self.running, self.counts = {}, Counter(ended)
         self._ended_before = self.counts.total()
 
     def settle(self) -> None:
@@ -102,12 +104,13 @@ class Search:
         starts = {key_of(event): event for event in events if event["event"] == "start"}  # the newest of each
         ends = {event["trial"]: event for event in events if event["event"] == "end"}
         known = {entry["parameter_id"]: entry for entry in self.results.entries}
+        self.machines = {}
+        self.count_earlier()
         for identifier, start in starts.items():
             entry = known.get(identifier)
             if entry is None or (entry["status"] == "interrupted" and entry["trial"] != start["trial"]):
                 self.take(start, ends.get(start["trial"]))
-        self.running, self.machines, self.counts = {}, {}, Counter()
-        self.count_earlier([entry for entry in self.results.entries if entry["status"] != "interrupted"])
+        self.count_earlier()
         self.results.name_best()  # whoever ran it before may have been killed before that
 
     def poll(self) -> None:
@@ -142,6 +145,17 @@ class Search:
     def out_of_time(self) -> bool:
         """Tell whether the duration is over, after which no trial starts."""
         return self.duration is not None and time.time() - self.started > self.duration
+
+    def seconds_left(self) -> int | None:
+        """Return what is left of the duration, at least 1 s as NNI wants it; None without a limit."""
+        return None if self.duration is None else max(1, round(self.started + self.duration - time.time()))
+
+    def say_what_is_spent(self) -> None:
+        """Tell of a search that ends before a trial starts, or is not started anew, why that is so."""
+        if self.counts.total() >= self.trials:
+            self.console.print(f"all {self.trials} trials have ended; a larger --trials goes on")
+        else:
+            self.console.print("the duration is over; --resume goes on")
 
     def _show_failure(self, entry: dict) -> None:
         self.console.print(f"trial {entry['trial']} {entry['status']}: {entry['cause']}", markup=False, soft_wrap=True)

@@ -1,5 +1,6 @@
 """Real searches with NNI whose tuner, manager or driver is killed, or whose disk is full: nothing is lost."""
 
+import contextlib
 import json
 import re
 import signal
@@ -69,12 +70,12 @@ class Running:
         wanted = self.starts() + 1
         wait_until(lambda: self.starts() >= wanted)
 
-    def kill(self, word):
-        """Kill the process that has a word in its command line; a shell above it has it amid a longer one."""
+    def kill(self, word, number=signal.SIGKILL):
+        """Signal the process that has a word in its command line; a shell above it has it amid a longer one."""
         found = [
             process for process in psutil.Process(self.process.pid).children(recursive=True) if is_one(process, word)
         ]
-        found[0].kill()
+        found[0].send_signal(number)
 
     def check_rows(self, number):
         rows = table(self.folder)
@@ -120,10 +121,27 @@ def check_list_and_view(search):
     assert len({job["sequenceId"] for job in jobs}) == 9
 
 
+@contextlib.contextmanager
+def impatient(repository):
+    """A driver that starts inside waits seconds for a silent manager, not minutes."""
+    files = {name: repository / "runner" / name for name in ("watchdog.py", "manager.py")}
+    before = {name: file.read_text() for name, file in files.items()}
+    shorter = before["watchdog.py"].replace("SILENT_SECONDS = 60.0", "SILENT_SECONDS = 1.0")
+    files["watchdog.py"].write_text(shorter + "\n\nfrom nni.experiment import rest\n\nrest.timeout = 5\n")
+    files["manager.py"].write_text(before["manager.py"].replace("STOP_SECONDS = 20.0", "STOP_SECONDS = 2.0"))
+    assert all(file.read_text() != before[name] for name, file in files.items())
+    try:
+        yield
+    finally:
+        for name, file in files.items():
+            file.write_text(before[name])
+
+
 def test_kills_of_tuner_manager_and_driver(repository):
-    search = Running(repository, repository / "experiments" / "killed", "--trials", "8")
-    search.wait_for_trials()
-    search.kill(TUNER)
+    with impatient(repository):
+        search = Running(repository, repository / "experiments" / "killed", "--trials", "8")
+        search.wait_for_trials()
+    search.kill(MANAGER, signal.SIGSTOP)
     search.wait_for_trials(3)  # two may have been about to end
     before = search.ended()
     slow = repository / "slow"
@@ -133,7 +151,10 @@ def test_kills_of_tuner_manager_and_driver(repository):
     search.kill(TUNER)
     output = search.output()
     assert search.process.returncode == 1
-    for said in ("the tuner's process has died; NNI is started anew", "manager ended with exit status -9; NNI is"):
+    for said in (
+        "manager does not answer (ReadTimeout); NNI is started anew",
+        "manager ended with exit status -9; NNI is",
+    ):
         assert said in output
     assert "the tuner's process has died, again: the search is ended; --resume goes on with it" in output
     assert before.items() <= search.ended().items() and len(before) < 8

@@ -17,6 +17,7 @@ import nni_main
 from runner import commands, request
 from runner.asking import Asker, build_tuner
 from runner.flags import UserMistake
+from runner.headless import Stop
 from runner.records import read_journal
 from runner.resume import check_space_unchanged, hold, save_request
 from tests.conftest import write_space
@@ -135,6 +136,15 @@ def test_signals_end_everything_and_write_the_results(repository, number, exit_s
     assert processes_of(repository) == []
 
 
+def test_the_second_signal_stops_at_once_and_a_third_changes_nothing():
+    stop = Stop()
+    stop.take(signal.SIGINT, None)
+    with pytest.raises(KeyboardInterrupt):
+        stop.take(signal.SIGINT, None)
+    stop.take(signal.SIGINT, None)
+    assert stop.exit_status == 130
+
+
 def test_nothing_is_lost_or_doubled_after_kill_9(repository):
     moods(repository, 9, weight={"_type": "uniform", "_value": [0, 1]})
     budget, before, generator = 60, {}, random.Random(0)
@@ -177,9 +187,17 @@ def test_resume_says_what_cannot_be(tmp_path):
         (["--resume", "done", "--seed", "3"], "--resume done: its --seed is 0, not 3"),
         (["streamnet_digits", "--resume", "done"], "--resume done: its task is eprop_digits, not streamnet_digits"),
         (["--resume", "nobody"], "no search.json that can be read"),
+        (["--resume", "done", "--id", "other"], "--id other: done keeps its id"),
+        (["--view", "done", "--seed", "3"], "--view done: its --seed is 0, not 3"),
     ):
         with pytest.raises(UserMistake, match=message):
             request.parse_arguments([*flags, *folder])
+    args = request.parse_arguments(["--headless", "--id", "limited", "--limit", "default<1"])
+    (tmp_path / "limited").mkdir()
+    save_request(tmp_path / "limited", args, SPACE)
+    for flags in ([], ["--limit", "default<1"]):  # as it was, and said once more
+        again = request.parse_arguments(["--resume", "limited", *flags, *folder])
+        assert again.aim.excess({"default": 3.0}) == (2.0,) and again.asked_concurrency is None
     resumed = request.parse_arguments(["--resume", "done", "--trials", "99", *folder])
     assert resumed.headless and resumed.trials == 99 and resumed.id == "done"
     check_space_unchanged(tmp_path / "done", SPACE)

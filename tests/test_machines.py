@@ -22,6 +22,7 @@ from runner.flags import UserMistake
 from runner.machine_checks import check_code_folder, check_machines, packages_for
 from runner.machines import host_keys, read_machines
 from runner.manager import read_events
+from runner.records import read_journal
 from tests.conftest import write_space
 
 needs_sshd = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
@@ -77,21 +78,14 @@ def repository(copy_of_repository):
 
 def start(repository, machines, identifier, *flags):
     (repository / "machines.json").write_text(json.dumps([machine.entry for machine in machines]))
-    words = [
-        sys.executable,
-        "nni_main.py",
-        "sleepy_digits",
-        "--tuner",
-        "random",
-        "--no-check",
-        "--no-report",
-        "--id",
-        identifier,
-    ]
-    words += ["--machines", "machines.json", "--concurrency", "4", *flags]
+    words = ["--id", identifier, "--tuner", "random", "--no-check", "--machines", "machines.json", "--concurrency", "4"]
+    return run(repository, *words, *flags), repository / "experiments" / identifier
+
+
+def run(repository, *flags):
+    words = [sys.executable, "nni_main.py", "sleepy_digits", "--no-report", *flags]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    search = subprocess.Popen(words, cwd=repository, **pipes)
-    return search, repository / "experiments" / identifier
+    return subprocess.Popen(words, cwd=repository, **pipes)
 
 
 def finish(search, seconds=900):
@@ -111,6 +105,10 @@ def wait_for(condition, search, seconds=600):
     while not condition():
         assert time.monotonic() < deadline and search.poll() is None, "waited in vain"
         time.sleep(0.1)
+
+
+def journal(folder):
+    return read_journal(folder / "journal.jsonl")
 
 
 def table(folder):
@@ -191,7 +189,7 @@ def test_nothing_listens_beyond_the_loopback_and_nothing_stays(searched, machine
 
 @needs_sshd
 @pytest.mark.timeout(1200)
-def test_a_machine_that_drops_out_costs_its_running_trials(repository, machines):
+def test_a_machine_that_drops_out_costs_its_running_trials_and_a_killed_driver_none(repository, machines):
     space = SPACE | {"seconds": {"_type": "choice", "_value": [1.5]}, "fault": {"_type": "choice", "_value": [0]}}
     write_space(repository, "sleepy_digits", space)
     search, folder = start(repository, machines, "drop", "--trials", "10")
@@ -199,22 +197,26 @@ def test_a_machine_that_drops_out_costs_its_running_trials(repository, machines)
 
     def runs_there():
         ended = {event["trial"] for event in events(folder, "end")}
-        running = {event["trial"] for event in events(folder, "start") if event["machine"] == first} - ended
-        return len(ended) >= 3 and running
+        young = [event for event in events(folder, "start") if event["machine"] == first][-1:]
+        return len(ended) >= 3 and young and young[0]["trial"] not in ended and time.time() < young[0]["time"] + 0.7
 
     wait_for(runs_there, search)
     machines[0].drop_out()
     try:
-        wait_for(lambda: any(event["state"] == "lost" for event in events(folder, "machine")), search)
+        wait_for(lambda: any(entry["status"] == "lost" for entry in journal(folder)), search)
     finally:
         machines[0].come_back()
+    search.kill()
+    said = finish(search)
+    search = run(repository, "--resume", "drop")
     output = finish(search)
     rows = table(folder)
+    assert sorted(int(row["parameter_id"]) for row in rows) == list(range(10)), output
     lost = [row for row in rows if row["status"] == "lost"]
     assert search.returncode == 0 and len(rows) == 10, output
     assert 1 <= len(lost) <= 2 and {row["status"] for row in rows} == {"ok", "lost"}, output
     assert all(row["cause"] == "its machine dropped out while it ran" for row in lost)
-    assert f"machine {first} dropped out" in output
+    assert f"machine {first} dropped out" in said
     starts = {event["trial"]: event["parameters"] for event in events(folder, "start")}
     assert all(float(row["weight"]) == starts[row["trial"]]["weight"] for row in rows)
     assert nothing_runs_on(machines)

@@ -18,7 +18,7 @@ import nni_node
 import psutil
 import pytest
 
-from runner import manager
+from runner import manager, ports, processes
 
 ROOT = Path(__file__).parent.parent
 
@@ -158,7 +158,7 @@ def index_apart(tmp_path_factory):
 
 def start(experiment, environ):
     folder = Path(experiment.config.experiment_working_directory, experiment.id)
-    port = manager.next_free_port(random.randint(20000, 30000))
+    port = ports.next_free_port(random.randint(20000, 30000))
     manager.start_manager(experiment, port, folder / "events.jsonl", environ)
     return folder
 
@@ -195,9 +195,9 @@ def orderly(tmp_path_factory, index_apart):
     experiment = make_experiment(tmp_path_factory.mktemp("orderly"), ORDERLY_TRIAL, max_trial_number=12)
     try:
         folder = start(experiment, index_apart)
-        hosts = listening_hosts(manager._family(experiment))
+        hosts = listening_hosts(processes.family_of(experiment))
         wait_for(lambda: experiment.get_status() == "DONE")
-        seen = SimpleNamespace(folder=folder, hosts=hosts, family=manager._family(experiment))
+        seen = SimpleNamespace(folder=folder, hosts=hosts, family=processes.family_of(experiment))
         seen.jobs, seen.export = experiment.list_trial_jobs(), experiment.export_data()
     finally:
         manager.stop_manager(experiment)
@@ -370,9 +370,9 @@ def test_a_start_that_fails_says_why_and_leaves_nothing(tmp_path, index_apart, c
     experiment = make_experiment(tmp_path, LIGHT_TRIAL, max_trial_number=1)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(manager.PortTaken, match=f"port {port} is in use"):
+        with pytest.raises(ports.PortTaken, match=f"port {port} is in use"):
             manager.start_manager(experiment, port, tmp_path / "events.jsonl", index_apart)
-    assert manager._family(experiment) == []
+    assert processes.family_of(experiment) == []
     manager.stop_manager(experiment)
     assert capfd.readouterr() == ("", "")
 
@@ -384,11 +384,11 @@ def test_a_manager_without_its_repairs_is_ended_again(tmp_path, index_apart, mon
     preload.write_text("delete process.env.NODE_OPTIONS;")
     with pytest.raises(RuntimeError, match="^NNI's manager did not start: it runs without the repairs of preload.js$"):
         start(experiment, index_apart)
-    assert manager._family(experiment) == []
+    assert processes.family_of(experiment) == []
     preload.write_text("require('fs').appendFileSync(process.env.HPO_EVENTS, '{\"event\": \"loaded\"}\\n');")
     with pytest.raises(RuntimeError, match=r"did not start: it listens on \['::'\], not on 127.0.0.1 only$"):
         start(experiment, index_apart)
-    assert manager._family(experiment) == []
+    assert processes.family_of(experiment) == []
     preload.write_text("require('fs').writeSync(2, 'runner/preload.js: a reason\\n'); process.exit(70);")
     with pytest.raises(RuntimeError, match="^NNI's manager did not start: runner/preload.js: a reason"):
         start(experiment, index_apart)
@@ -404,26 +404,26 @@ def test_a_taken_port_is_not_free(host):
         return  # a machine without IPv6
     with taken:
         port = taken.getsockname()[1]
-        assert not manager.port_is_free(port)
-        assert manager.next_free_port(port) > port
+        assert not ports.port_is_free(port)
+        assert ports.next_free_port(port) > port
 
 
 def test_a_port_at_which_another_search_is_starting_is_taken(tmp_path, index_apart):
-    port = manager.next_free_port(random.randint(20000, 30000))
-    hold = f"from runner import manager; print(manager.claim_port({port}), flush=True); input()"
+    port = ports.next_free_port(random.randint(20000, 30000))
+    hold = f"from runner import ports; print(ports.claim_port({port}), flush=True); input()"
     other = subprocess.Popen([sys.executable, "-c", hold], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert other.stdout.readline() == b"True\n"
-    assert manager.port_is_free(port)  # nothing listens yet
+    assert ports.port_is_free(port)  # nothing listens yet
     experiment = make_experiment(tmp_path, LIGHT_TRIAL, max_trial_number=1)
-    with pytest.raises(manager.PortTaken, match="another search is starting there"):
+    with pytest.raises(ports.PortTaken, match="another search is starting there"):
         manager.start_manager(experiment, port, tmp_path / "events.jsonl", index_apart)
     other.communicate()
-    assert manager.claim_port(port) and manager.claim_port(port)
+    assert ports.claim_port(port) and ports.claim_port(port)
 
 
 def test_next_free_port_has_an_end():
     with socket.create_server(("127.0.0.1", 65535)), pytest.raises(RuntimeError, match="no port from 65535 to 65535"):
-        manager.next_free_port(65535)
+        ports.next_free_port(65535)
 
 
 @pytest.mark.parametrize("driver_lives, expected", [(True, []), (False, ["orphan"])])
@@ -433,8 +433,8 @@ def test_what_a_killed_search_has_left_is_ended(tmp_path, driver_lives, expected
     mark = f"{driver.pid} {began:.0f} {tmp_path / 'experiments' / 'orphan'}"
     process = subprocess.Popen(["sleep", "60"], env={manager.MARK: mark})
     try:
-        assert manager.end_leftovers(tmp_path / "others") == []
-        assert manager.end_leftovers(tmp_path / "experiments") == expected
+        assert processes.end_leftovers(tmp_path / "others") == []
+        assert processes.end_leftovers(tmp_path / "experiments") == expected
         assert psutil.pid_exists(process.pid) == driver_lives
     finally:
         process.kill()
@@ -467,15 +467,15 @@ def test_stop_is_bounded_and_ctrl_c_during_it_leaves_nothing(tmp_path):
     )
     for interrupt in (False, True):
         process = subprocess.Popen([NNI_NODE / "node", main], stdout=subprocess.PIPE, start_new_session=True,
-                                   env=os.environ | {manager.MARK: manager._mark(experiment)})  # fmt: skip
+                                   env=os.environ | {processes.MARK: processes.mark_of(experiment)})  # fmt: skip
         assert process.stdout.readline() == b"up\n"
-        assert len(manager._family(experiment)) >= 2
+        assert len(processes.family_of(experiment)) >= 2
         if interrupt:
             signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
             signal.setitimer(signal.ITIMER_REAL, 0.3)
         started = time.monotonic()
         manager.stop_manager(experiment, seconds=30 if interrupt else 0.5)
         assert time.monotonic() - started < 5
-        assert manager._family(experiment) == []
+        assert processes.family_of(experiment) == []
         process.wait()
         process.stdout.close()

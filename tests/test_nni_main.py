@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from runner import commands, request, resume
+from runner.records import append_line
 from tests.conftest import write_space
 from tuners import REFUSED_TUNERS, TUNERS
 
@@ -80,6 +81,31 @@ def test_list_of_nothing_and_of_what_was_cut_off_at_once(tmp_path):
     stopped = run(tmp_path, "--list").stdout.splitlines()
     assert running[1].split()[:7] == ["mine", "eprop_digits", "gp", "(headless)", "running", "0/20", "-"]
     assert stopped[1].split()[4] == "stopped" and len(running) == len(stopped) == 2
+
+
+@pytest.mark.parametrize(
+    "name, text",
+    [("search.json", "{}"), ("search.json", "[]"), ("search.json", "{"), ("journal.jsonl", '{"parameter_id": 0}')],
+)
+def test_damaged_experiment_is_listed_and_refused_in_one_line(tmp_path, name, text):
+    folder = tmp_path / "experiments" / "mine"
+    folder.mkdir(parents=True)
+    resume.save_request(folder, request.parse_arguments(["--id", "mine"]), {})
+    (folder / name).write_text(text)
+    (row,) = run(tmp_path, "--list").stdout.splitlines()[1:]
+    assert row.split()[0] == "mine" and "damaged" in row
+    if name == "search.json":
+        for flag in ("--resume", "--view"):
+            assert_refused(run(tmp_path, flag, "mine"), "has no search.json that can be read (", tmp_path)
+
+
+def test_warm_start_of_which_nothing_fits_is_refused(tmp_path):
+    folder = tmp_path / "experiments" / "mine"
+    folder.mkdir(parents=True)
+    append_line(folder / "journal.jsonl", {"parameter_id": 0, "parameters": {"mood": 3}})
+    done = run(tmp_path, "--warm-start", "mine", "--no-check")
+    said = "--warm-start mine: none of its 1 trials fits the search space of eprop_digits"
+    assert_refused(done, said, tmp_path)
 
 
 def test_taken_port_and_used_id(tmp_path):

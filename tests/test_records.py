@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import shutil
 
 import pytest
 
-from runner.records import Results, append_line, outcome, read_journal, write_atomic
+from runner.records import append_line, outcome, read_journal, write_atomic
+from runner.results import Results
 
 
 def finish(results, number, default=None, status="ok", weights=b"w", **end):
@@ -16,7 +18,8 @@ def finish(results, number, default=None, status="ok", weights=b"w", **end):
         result = {} if default is None else {"default": default, "spikes": 3}
         record = {"parameters": {"lr": number}, "status": status, "cause": None, "result": result, "seeds": {"seed": 0}}
         (folder / "record.json").write_text(json.dumps(record))
-        (folder / "model.pt").write_bytes(weights)
+        if weights is not None:
+            (folder / "model.pt").write_bytes(weights)
     start = {"trial": f"t{number}", "parameter_id": number, "sequence": number, "parameters": {"lr": -1}, "time": 10.0}
     return results.add(start, {"time": 12.5, "exit_code": 0, "cause": None, **end})
 
@@ -103,6 +106,19 @@ def test_table_has_a_row_for_each_trial(results):
     assert table["cause"][0] == "ended by SIGKILL"
     assert list(table["wall_seconds"]) == [2.5, 2.5]
     assert {"default", "status", "cause", "lr", "spikes", "seed"} <= set(table.columns)
+
+
+def test_best_trial_without_weights_leaves_no_others_beside_its_name(results):
+    finish(results, 0, 0.5, weights=b"weights 0")
+    finish(results, 1, 0.9, weights=None)
+    assert not (results.folder / "best_model.pt").exists()
+    assert json.loads((results.folder / "best.json").read_text())["sha256"] is None
+    finish(results, 2, 0.95, weights=b"weights 2")
+    shutil.rmtree(results.folder / "environments")  # to save space
+    again = Results(results.folder, results.command)
+    again.name_best()
+    assert (results.folder / "best_model.pt").read_bytes() == b"weights 2"
+    assert json.loads((results.folder / "best.json").read_text())["sha256"] is not None
 
 
 def test_metric_with_a_parameters_name_keeps_both(results):

@@ -22,7 +22,8 @@ from reports.page import Picture, Section, write_page
 from reports.parallel import parallel
 from reports.parameters import Parameter, beyond
 from reports.read import labelled, pareto_front, read_search
-from runner.records import Results, write_record
+from runner.records import write_record
+from runner.results import Results
 from runner.retrain import mean_interval, paired_difference, paired_p_value
 
 ROOT = Path(__file__).parent.parent
@@ -207,7 +208,7 @@ AIMED = [(0.9, 300), (0.8, 50), (0.7, 40), (0.95, 500), (0.8, 90)]  # accuracy, 
     ],
 )
 def test_the_ranking_is_the_searchs_own(tmp_path, facts, ranking):
-    """Within the limits first, then by the first objective: as best.json has it (runner.records.Results)."""
+    """Within the limits first, then by the first objective: as best.json has it (runner.results.Results)."""
     entries = [entry(k, score, energy_nj=energy) for k, (score, energy) in enumerate(AIMED)]
     search = read_search(experiment(tmp_path / "e", entries, **facts))
     assert [line["trial"] for line in search.ranking] == ranking

@@ -2,14 +2,19 @@
 
 import json
 import sqlite3
+from types import SimpleNamespace
 
 import pytest
+from nni.experiment import ExperimentConfig
 from nni.runtime import msg_dispatcher
 
-from runner import database, resumed
-from runner.records import Results, append_line
+import nni_main
+from runner import database, managed, resumed
+from runner.records import append_line
+from runner.results import Results
 from runner.resume import trials_of
 from runner.search import Console, Search
+from runner.watchdog import Stalled
 from tuners import TUNERS
 
 SPACE = {"a": {"_type": "uniform", "_value": [0, 1]}, "b": {"_type": "choice", "_value": [1, 2, 3]}}
@@ -130,3 +135,34 @@ def test_what_ended_while_nobody_followed_is_entered_once(folder):
         assert search.counts.total() == 4 and not search.running
         assert len((folder / "journal.jsonl").read_text().splitlines()) == 5
     assert finished[-1][1]["wall_seconds"] == 3.0 and search.results.best["trial"] == "trial4"
+
+
+def test_a_repair_has_the_time_that_is_left(tmp_path, monkeypatch):
+    search = Search(Results(tmp_path, None), tmp_path / "events.jsonl", 9, 100, Console(quiet=True))
+    given = []
+
+    def start(experiment):
+        given.append(experiment.config.max_experiment_duration)
+        if len(given) > 1:  # NNI goes on with what its database says
+            with sqlite3.connect(tmp_path / "db" / "nni.sqlite") as connection:
+                (profile,) = connection.execute("select params from ExperimentProfile").fetchone()
+            assert json.loads(profile)["maxExperimentDuration"] == 40
+        search.started -= 60
+        search.results.enter(failed(len(given)))  # so that the second fault is not the first one's
+        raise Stalled("hung")
+
+    monkeypatch.setattr(managed.manager, "stop_manager", lambda _: None)
+    managed.follow(search, SimpleNamespace(start=start, configure=configure, tuner=TUNERS["random"], seed=0))
+    assert given == [100, 40] and search.finished
+
+
+def configure(tuner):
+    config = ExperimentConfig("local")
+    config.search_space, config.trial_command, config.trial_concurrency = SPACE, "true", 1
+    config.tuner = nni_main.algorithm(tuner)
+    return config
+
+
+def failed(number):
+    head = {"trial": f"trial{number}", "parameter_id": number, "sequence": number, "parameters": {}}
+    return head | {"status": "failed", "cause": None, "result": {}, "seeds": {}, "wall_seconds": 1.0}

@@ -179,6 +179,15 @@ def unnest(space: dict, parameters: dict, above: str = "") -> dict:
     return point
 
 
+def fits(space: dict, parameters: dict) -> bool:
+    """Tell whether `parameters`, nested or flat, are a configuration of `space`."""
+    try:
+        unnest(space, parameters)
+    except (ValueError, TypeError, KeyError):
+        return False
+    return True
+
+
 def identity(parameters: dict) -> str:
     """Return a text that is the same for equal configurations."""
     return json.dumps(parameters, sort_keys=True)

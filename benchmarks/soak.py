@@ -134,6 +134,7 @@ def main() -> int:
     parser.add_argument("--kills", type=count(0), help="of the driver (default 20, with --nni 8; --quick: 3)")
     parser.add_argument("--nni", action="store_true", help="with NNI's manager")
     args = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it, and so would drivers
     trials = args.trials or (200 if args.nni else 1000) // (10 if args.quick else 1)
     kills = args.kills or (3 if args.quick else 8 if args.nni else 20)
     with tempfile.TemporaryDirectory() as folder:

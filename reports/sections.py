@@ -235,7 +235,8 @@ def curves(search: Search) -> Section:
     """Learning curves of the best trials."""
     if not (found := search.curves()):
         return Section("")
-    caption = "Full lines: validation. Dashed lines: training."
+    trained = any("train_accuracy" in epoch for _, curve in found for epoch in curve)
+    caption = "Full lines: validation. Dashed lines: training." if trained else "On validation."
     picture = Picture("curves", "Accuracy after each epoch", lambda: draw.learning_curves(search, found), caption)
     return Section("Learning curves of the best trials", pictures=[picture], wide=False)
 

@@ -6,7 +6,7 @@ import random
 
 from reports.draw import ORANGE, lowest_shown, lowest_value, new_figure, values_of
 from reports.parameters import Parameter, short
-from reports.read import Search, labelled
+from reports.read import Search, is_finite, labelled
 
 MOST_LINES = 200  # trials shown: the best, and a random part of the others
 
@@ -21,7 +21,7 @@ def parallel(search: Search):
     rows += [
         (label, _metric_places(search, metric))
         for metric, label in metrics.items()
-        if any(metric in entry["result"] for entry in search.scored)
+        if any(is_finite(entry["result"].get(metric)) for entry in search.scored)
     ]
     figure, axes = new_figure(0.66 * len(rows) + 0.5)
     chosen = lines_shown(search)
@@ -69,13 +69,17 @@ def _parameter_places(parameter: Parameter):
 
 
 def _metric_places(search: Search, metric: str):
-    """The same for a metric, over the range that the scored trials span (the worst tenth may be cut off)."""
-    values = [entry["result"][metric] for entry in search.scored if metric in entry["result"]]
-    low, high = lowest_shown(values), max(values)
+    """The same for a metric, over the range that the scored trials span.
+
+    The lowest tenth may be cut off, but where the least is the best.
+    """
+    values = [value for entry in search.scored if is_finite(value := entry["result"].get(metric))]
+    least_is_best = dict(search.aim.objectives).get(metric) == "min"
+    low, high = min(values) if least_is_best else lowest_shown(values), max(values)
 
     def place(entry: dict):
         value = entry["result"].get(metric)
-        return None if value is None else min(1.0, max(0.0, (value - low) / ((high - low) or 1)))
+        return min(1.0, max(0.0, (value - low) / ((high - low) or 1))) if is_finite(value) else None
 
     return place, [(0.0, f"{'≤ ' if low > min(values) else ''}{_number(low)}"), (1.0, _number(high))]
 

@@ -46,7 +46,7 @@ class Search:
 
     def is_valued(self, entry: dict) -> bool:
         """Tell whether a trial counts: it finished with a finite score and a finite value of the first objective."""
-        return is_scored(entry) and _is_finite(entry["result"].get(self.aim.objectives[0][0]))
+        return is_scored(entry) and is_finite(entry["result"].get(self.aim.objectives[0][0]))
 
     def value(self, entry: dict) -> float:
         """The first objective of a trial that has one: what trials are ranked by and pictures show."""
@@ -122,10 +122,11 @@ def score(entry: dict) -> float:
 
 def is_scored(entry: dict) -> bool:
     """Tell whether the trial's score counts: a finite one, of a trial that finished."""
-    return entry["status"] in WITH_DEFAULT and _is_finite(entry["result"].get("default"))
+    return entry["status"] in WITH_DEFAULT and is_finite(entry["result"].get("default"))
 
 
-def _is_finite(value) -> bool:
+def is_finite(value) -> bool:
+    """Tell whether a value is a finite number."""
     return isinstance(value, int | float) and math.isfinite(value)
 
 
@@ -237,7 +238,7 @@ def pareto_front(entries: list[dict], objectives: list[tuple[str, str]]) -> list
     signed = {}
     for entry in entries:
         values = [entry["result"].get(name) for name, _ in objectives]
-        if all(map(_is_finite, values)):
+        if all(map(is_finite, values)):
             signs = [1 if direction == "max" else -1 for _, direction in objectives]
             signed[entry["trial"]] = (entry, [s * value for s, value in zip(signs, values, strict=True)])
     ordered = sorted(signed.values(), key=lambda pair: pair[1], reverse=True)

@@ -179,10 +179,13 @@ def check_tuner(args: argparse.Namespace) -> None:
 
 def check_warm_start(args: argparse.Namespace, space: dict) -> None:
     """Refuse an earlier experiment of which nothing fits the search space. Raises UserMistake."""
+    from tuners.asktell import FAILED, WITH_DEFAULT
+
     earlier = args.experiments / args.warm_start
     if not (earlier / "journal.jsonl").is_file():
         raise UserMistake(f"--warm-start {args.warm_start}: {earlier} has no journal.jsonl")
-    trials = [entry.get("parameters") or {} for entry in read_journal(earlier / "journal.jsonl")]
+    ended = (entry for entry in read_journal(earlier / "journal.jsonl") if entry.get("status") in WITH_DEFAULT + FAILED)
+    trials = [entry.get("parameters") or {} for entry in ended]
     fitting = sum(fits(space, parameters) for parameters in trials)
     if not fitting:
         raise UserMistake(

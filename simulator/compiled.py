@@ -4,6 +4,7 @@ numba looks at a kernel's own file only: one that calls kernels or has constants
 old ones.
 """
 
+import os
 from hashlib import sha256
 from pathlib import Path
 
@@ -12,5 +13,6 @@ from numba import config, njit
 __all__ = ["njit"]
 
 _FOLDER = Path(__file__).parent
-_SOURCES = b"".join(path.read_bytes() for path in sorted(_FOLDER.glob("*.py")))
-config.CACHE_DIR = str(Path(config.CACHE_DIR or _FOLDER / "__pycache__") / sha256(_SOURCES).hexdigest()[:16])
+_SOURCES = b"".join(path.read_bytes() for path in sorted(_FOLDER.glob("[!.]*.py")))
+_BASE = _FOLDER / "__pycache__" if os.access(_FOLDER, os.W_OK) else Path.home() / ".cache" / "numba" / "streamnet"
+config.CACHE_DIR = str(Path(config.CACHE_DIR or _BASE) / sha256(_SOURCES).hexdigest()[:16])

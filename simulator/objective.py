@@ -161,6 +161,8 @@ def membrane_updates(net: StreamNet, params: StreamnetParams, images: np.ndarray
 
     Found by step(), which is slow; the net is put back afterwards.
     """
+    if not len(images):
+        return 0.0
     before = {name: array.copy() for name, array in net.state().items()}
     watched = [net.monitor(f"{name}/v") for name in net.elements]
     run(net, Images(images, None, params.steps, VALIDATION_SEED, params.scale, params.reset), False, backend="step")

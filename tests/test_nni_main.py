@@ -102,7 +102,7 @@ def test_damaged_experiment_is_listed_and_refused_in_one_line(tmp_path, name, te
 def test_warm_start_of_which_nothing_fits_is_refused(tmp_path):
     folder = tmp_path / "experiments" / "mine"
     folder.mkdir(parents=True)
-    append_line(folder / "journal.jsonl", {"parameter_id": 0, "parameters": {"mood": 3}})
+    append_line(folder / "journal.jsonl", {"parameter_id": 0, "parameters": {"mood": 3}, "status": "ok"})
     done = run(tmp_path, "--warm-start", "mine", "--no-check")
     said = "--warm-start mine: none of its 1 trials fits the search space of eprop_digits"
     assert_refused(done, said, tmp_path)

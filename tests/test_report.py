@@ -243,6 +243,14 @@ def test_what_matters_is_asked_of_the_searchs_own_objective(tmp_path, monkeypatc
     assert texts[texts.index("energy [nJ]") + 1 :] == ["10", "1000"]
 
 
+def test_the_least_energies_are_not_cut_off_where_they_are_the_best(tmp_path):
+    entries = [entry(k, 0.9, energy_nj=energy) for k, energy in enumerate([17.0, 21.0, *range(900, 960)])]
+    entries[-1]["result"]["energy_nj"] = None  # a metric that the trial could not find
+    search = read_search(experiment(tmp_path / "e", entries, objectives="default:max,energy_nj:min"))
+    texts = [text.get_text() for text in parallel(search).axes[0].texts]
+    assert texts[texts.index("energy [nJ]") + 1 :] == ["17", "958"]
+
+
 def test_metrics_have_their_units():
     labels = {"energy_nj": "energy [nJ]", "energy_nj_cmos_45nm": "energy cmos 45nm [nJ]", "rate_hz": "rate [Hz]"}
     labels |= {"footprint_bytes": "footprint [bytes]", "seconds": "seconds [s]", "default": "validation accuracy"}

@@ -183,7 +183,7 @@ def fits(space: dict, parameters: dict) -> bool:
     """Tell whether `parameters`, nested or flat, are a configuration of `space`."""
     try:
         unnest(space, parameters)
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, ArithmeticError):
         return False
     return True
 

@@ -139,6 +139,7 @@ def host_keys(machine: Machine) -> list[tuple[str, str]]:
 
 
 def known_hosts_files(machine: Machine) -> list[str]:
+    """Return the files in which the machine's host key is looked for: its own, or OpenSSH's, where they are there."""
     paths = [machine.known_hosts] if machine.known_hosts else [os.path.expanduser(path) for path in KNOWN_HOSTS]
     return [path for path in paths if os.path.exists(path)]
 

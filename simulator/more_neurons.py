@@ -102,12 +102,7 @@ class ConductanceLayer(Layer):
             else:
                 excitation += synapse.current(*own)
         spikes = self.neuron.step_with(excitation, inhibition)
-        for synapse, own in given:
-            synapse.update(spikes, *own, learn=learn)
-            self.counters[1] += synapse.operations(own[0])
-        self.counters[0] += int(spikes.sum())
-        self.outputs = (spikes,)
-        return self.outputs
+        return self._put_out(spikes, given, learn)
 
 
 class RecurrentLayer(Layer):

@@ -85,6 +85,10 @@ class Layer(Element):
         given = self._divide(inputs)
         current = sum(synapse.current(*own) for synapse, own in given) if given else inputs[0]
         spikes = self.neuron.step(current)
+        return self._put_out(spikes, given, learn)
+
+    def _put_out(self, spikes, given, learn: bool) -> tuple:
+        """Let the synapses learn from the spikes (N,), count, and return the outputs."""
         for synapse, own in given:
             synapse.update(spikes, *own, learn=learn)
             self.counters[1] += synapse.operations(own[0])

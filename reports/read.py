@@ -85,8 +85,12 @@ class Search:
 
     @cached_property
     def front(self) -> list[dict]:
-        """The trials on the Pareto front of several objectives."""
-        return pareto_front(self.within, self.objectives) if self.objectives else []
+        """The trials on the Pareto front of several objectives, the best in the first one first."""
+        if not self.objectives:
+            return []
+        marks = self.aim.front([entry["result"] for entry in self.within])
+        found = [entry for entry, mark in zip(self.within, marks, strict=True) if mark]
+        return sorted(found, key=lambda entry: self.aim.scores(entry["result"]), reverse=True)
 
     @cached_property
     def statuses(self) -> Counter:
@@ -228,26 +232,3 @@ def read_aim(facts: dict) -> Aim:
     if given := facts.get("objectives"):
         aim.objectives = parse_objectives(given) if isinstance(given, str) else [tuple(pair) for pair in given]
     return aim
-
-
-def pareto_front(entries: list[dict], objectives: list[tuple[str, str]]) -> list[dict]:
-    """Return the trials that no other beats in one objective without losing in another, best in the first one first.
-
-    Trials that lack an objective are left out.
-    """
-    signed = {}
-    for entry in entries:
-        values = [entry["result"].get(name) for name, _ in objectives]
-        if all(map(is_finite, values)):
-            signs = [1 if direction == "max" else -1 for _, direction in objectives]
-            signed[entry["trial"]] = (entry, [s * value for s, value in zip(signs, values, strict=True)])
-    ordered = sorted(signed.values(), key=lambda pair: pair[1], reverse=True)
-    front: list[tuple[dict, list[float]]] = []
-    for entry, values in ordered:  # none that comes later can beat one that is in the front
-        if not any(_dominates(other, values) for _, other in front):
-            front.append((entry, values))
-    return [entry for entry, _ in front]
-
-
-def _dominates(first: list[float], second: list[float]) -> bool:
-    return first != second and all(a >= b for a, b in zip(first, second, strict=True))

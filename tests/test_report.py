@@ -21,7 +21,7 @@ from reports.importance import importances, make_study
 from reports.page import Picture, Section, write_page
 from reports.parallel import parallel
 from reports.parameters import Parameter, beyond
-from reports.read import labelled, pareto_front, read_search
+from reports.read import labelled, read_search
 from runner.records import write_record
 from runner.results import Results
 from runner.retrain import mean_interval, paired_difference, paired_p_value
@@ -185,12 +185,12 @@ def test_counts_by_cause_and_what_was_wasted(tmp_path):
     assert separation([3, 4], [1, 3]) == (0.5 + 1 + 1 + 1) / 4
 
 
-def test_pareto_front_by_hand():
+def test_pareto_front_by_hand(tmp_path):
     points = [(0.9, 10), (0.8, 5), (0.8, 4), (0.7, 8), (0.95, 30), (0.9, 10)]  # accuracy up, energy down
     entries = [entry(k, score, energy_nj=energy) for k, (score, energy) in enumerate(points)]
-    objectives = [("default", "max"), ("energy_nj", "min")]
-    front = pareto_front([*entries, entry(9, 1.0)], objectives)  # the last has no energy
-    assert [line["trial"] for line in front] == ["t4", "t0", "t5", "t2"]
+    entries.append(entry(9, 1.0))  # has no energy
+    search = read_search(experiment(tmp_path / "e", entries, objectives="default:max,energy_nj:min"))
+    assert [line["trial"] for line in search.front] == ["t4", "t0", "t5", "t2"]
 
 
 AIMED = [(0.9, 300), (0.8, 50), (0.7, 40), (0.95, 500), (0.8, 90)]  # accuracy, energy

@@ -27,6 +27,7 @@ from runner.flags import OneLineParser, UserMistake, add_trial_flags, thread_env
 from runner.parents import die_with_parent
 from runner.records import WITH_DEFAULT, finite, is_number, pack_model, pack_record, told, write_record
 from runner.tensorboard import tensorboard_log
+from runner.trial_channel import hide_address
 from search_spaces import check_space, default_parameters, flatten, load_space, make_params, split_task
 
 CHECK_SECONDS = 20  # the epoch of --check is cut off after so long
@@ -178,6 +179,7 @@ def make_folder(out: Path | None) -> None:
 def receive(args: argparse.Namespace, record: dict) -> tuple[dict, bool]:
     """Return the given parameters, and whether they are complete (from NNI) or to be put on top of the defaults."""
     if INSIDE_NNI:
+        hide_address()
         import nni
 
         given = nni.get_next_parameter()

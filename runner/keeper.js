@@ -1,17 +1,24 @@
 'use strict';
-// Repairs NNI 3.0's trial keeper, the Node process that runs the trials on another machine. remote.js sends this file
-// and shared.js there and starts the keeper with NODE_OPTIONS='--require "<this file>"'. What is patched here has been
+// Repairs NNI 3.0's trial keeper, the Node process that runs the trials on another machine. remote.js sends this file,
+// guard.js and shared.js there and starts the keeper with NODE_OPTIONS='--require "<this file>"'. What is patched here has been
 // looked for in the manager's NNI, which has the same version.
 
+const crypto = require('crypto');
 const dgram = require('dgram');
 const Module = require('module');
 const os = require('os');
+const { getFullUrl, guardServers, hideSecrets } = require('./guard.js');
 const { LOOPBACK, listenOnLoopback, schedule } = require('./shared.js');
 
+const secret = crypto.randomBytes(16).toString('hex'); // of the server that the trials there ask
+const REPAIRS = {
+    TrialProcess: tellSignals, TaskScheduler: giveTheOnlyGpu, RestManager: callByAddress, RestServerCore: addSecret,
+};
 const UNROUTED = '192.0.2.0'; // NNI asks for the way there to learn its own address
 
 delete process.env.NODE_OPTIONS; // which trials would inherit
 listenOnLoopback();
+guardServers(secret);
 doWithoutRoute();
 repairWhenLoaded();
 
@@ -28,7 +35,7 @@ function repairWhenLoaded() {
     const repaired = new Set();
     Module._load = function (...args) {
         const loaded = load.apply(this, args);
-        for (const [name, repair] of Object.entries({ TrialProcess: tellSignals, TaskScheduler: giveTheOnlyGpu })) {
+        for (const [name, repair] of Object.entries(REPAIRS)) {
             if (typeof loaded?.[name] === 'function' && !repaired.has(name)) {
                 repaired.add(name);
                 repair(loaded[name].prototype);
@@ -50,5 +57,21 @@ function giveTheOnlyGpu(taskScheduler) {
     const original = taskScheduler.schedule;
     taskScheduler.schedule = function (...args) {
         return schedule.call(this, original, ...args);
+    };
+}
+
+function callByAddress(restManager) {
+    const original = restManager.getFullUrl;
+    restManager.getFullUrl = function (...args) {
+        return getFullUrl.call(this, original, ...args);
+    };
+}
+
+function addSecret(restServerCore) {
+    const { start } = restServerCore;
+    restServerCore.start = function () {
+        hideSecrets([secret], global.nni.logStream, 'writeLine', 'writeLineSync');
+        this.urlPrefix = global.nni.args.urlPrefix = secret;
+        return start.call(this);
     };
 }

@@ -12,6 +12,7 @@ from rich.table import Table
 from runner.flags import UserMistake
 from runner.records import read_journal
 from runner.resume import hold, read_request
+from runner.web_address import read_address
 
 COLUMNS = ("id", "task", "tuner", "status", "trials", "best", "started")
 
@@ -29,6 +30,9 @@ def print_experiments(experiments: Path) -> None:
     # a table wider than the terminal is wrapped by it: nothing is cut off
     console = Console()
     console.print(table, width=None if console.is_terminal else 200, crop=False, highlight=False, markup=False)
+    for row in rows:
+        if row["status"] == "running" and (address := read_address(experiments / row["id"])):
+            console.print(f"web UI of {row['id']}: {address}", soft_wrap=True, highlight=False, markup=False)
 
 
 def describe(folder: Path) -> dict:

@@ -18,6 +18,7 @@ from runner import database, manager
 from runner.resume import trials_of
 from runner.search import Search, print_closing
 from runner.watchdog import Stalled
+from runner.web_address import address_of
 
 ROOT = Path(__file__).resolve().parent.parent
 LEAST_FREE = 2**20  # bytes of disk without which going on is no use
@@ -81,12 +82,12 @@ def run_manager(search: Search, parts: Parts) -> None:
     experiment = make_experiment(search, parts)
     try:
         parts.start(experiment)
-        search.url = f"http://127.0.0.1:{experiment.port}"
-        search.console.print(f"web UI: {search.url}")
+        search.url = address_of(experiment.port)
+        search.console.print(f"web UI: {search.url}", soft_wrap=True)
         search.follow(experiment, parts.slots)
         if parts.keep:
             search.results.write_table()
-            search.console.print(f"finished; the web UI stays at {search.url} until Ctrl-C")
+            search.console.print(f"finished; the web UI stays at {search.url} until Ctrl-C", soft_wrap=True)
             signal.pause()
     finally:
         with _signals_ignored():  # the results get written first
@@ -106,7 +107,7 @@ def view(search: Search, parts: Parts) -> int:
     try:
         database.write_database(search.results, experiment.config.canonical_copy().json(), finished)
         parts.start(experiment)
-        search.console.print(f"{len(finished)} trials at http://127.0.0.1:{experiment.port} until Ctrl-C")
+        search.console.print(f"{len(finished)} trials at {address_of(experiment.port)} until Ctrl-C", soft_wrap=True)
         signal.pause()
     except (RuntimeError, OSError, sqlite3.Error) as error:
         search.console.print(f"nni_main.py: {_one_line(error)}", soft_wrap=True, markup=False)

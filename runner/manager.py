@@ -22,8 +22,9 @@ from pathlib import Path
 
 import psutil
 
+from runner import web_address
 from runner.ports import PortTaken, claim_port, port_is_free
-from runner.processes import MARK, family_of, is_manager, kill_family, mark_of
+from runner.processes import MARK, family_of, folder_of, is_manager, kill_family, mark_of
 
 PRELOAD = Path(__file__).with_name("preload.js")
 NNI_VERSION = "3.0"
@@ -54,8 +55,9 @@ def check_nni() -> None:
 
 
 def start_manager(experiment, port: int, events: Path, environ: dict[str, str]) -> None:
-    """Start the manager of `experiment` (an nni Experiment with its config set), repaired and on 127.0.0.1 only.
+    """Start the manager of `experiment` (an nni Experiment with its config set), repaired, for its owner only.
 
+    It listens on 127.0.0.1 and answers those who know its address, which is drawn anew (runner/web_address.py).
     `events` is the file for `read_events`; `environ` is added to the environment of manager, tuner and trials. NNI's
     messages go to the experiment's log folder. Raises PortTaken, and RuntimeError with the reason where the manager
     does not come up or is not repaired; then, and on Ctrl-C, nothing is left running.
@@ -63,7 +65,7 @@ def start_manager(experiment, port: int, events: Path, environ: dict[str, str]) 
     if not claim_port(port) or not port_is_free(port):
         raise PortTaken(f"port {port} is in use, or another search is starting there")
     check_nni()
-    from nni.experiment import RunMode
+    from nni.experiment import RunMode, rest
     from nni.runtime.log import silence_stdout
 
     silence_stdout()  # NNI's lines name URLs on which nothing listens; its log file keeps them
@@ -71,12 +73,13 @@ def start_manager(experiment, port: int, events: Path, environ: dict[str, str]) 
     events = Path(events).resolve()
     events.parent.mkdir(parents=True, exist_ok=True)
     offset = close_line(events)
+    rest.request = web_address.ask
+    own = _preload_environment(experiment, events, web_address.new_secret(port))
     atexit.register(stop_manager, experiment)
     try:
-        with _environment(_preload_environment(experiment, events) | environ), _patience():
+        with _environment(own | environ), _patience(events, offset):
             experiment.start(port, run_mode=RunMode.Detach)  # other modes print the manager's messages
-        _check_repairs(events, offset)
-        _check_addresses(experiment)
+        web_address.keep_address(folder_of(experiment), web_address.address_of(port))
     except BaseException as error:
         reason = _reason(experiment, error)
         stop_manager(experiment, seconds=5)
@@ -95,11 +98,11 @@ def close_line(path: Path) -> int:
         return file.tell()
 
 
-def _preload_environment(experiment, events: Path) -> dict[str, str]:
+def _preload_environment(experiment, events: Path, secret: str) -> dict[str, str]:
     users = os.environ.get("NODE_OPTIONS", "")
     path = str(PRELOAD).replace("\\", "\\\\").replace('"', '\\"')
-    own = {"NODE_OPTIONS": f'--require "{path}" {users}'.strip(), "HPO_EVENTS": str(events), MARK: mark_of(experiment)}
-    return own | ({"HPO_NODE_OPTIONS": users} if users else {})
+    own = {"NODE_OPTIONS": f'--require "{path}" {users}'.strip(), "HPO_EVENTS": str(events), "HPO_SECRET": secret}
+    return own | {MARK: mark_of(experiment)} | ({"HPO_NODE_OPTIONS": users} if users else {})
 
 
 @contextlib.contextmanager
@@ -115,16 +118,24 @@ def _environment(extra: dict[str, str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _patience() -> Iterator[None]:
-    """Let NNI's launcher wait for the manager as long as its process lives, at most START_SECONDS."""
+def _patience(events: Path, offset: int) -> Iterator[None]:
+    """Let NNI's launcher wait for the manager as long as its process lives, at most START_SECONDS.
+
+    Nothing is sent before the manager itself listens, repaired: another user's program at its port would learn the
+    secret.
+    """
     from nni.experiment import launcher
 
     original = launcher._check_rest_server
 
     def check(port: int, retry: int = 3, url_prefix: str | None = None) -> None:
         deadline = time.monotonic() + START_SECONDS
-        while port_is_free(port) and _manager_runs() and time.monotonic() < deadline:
+        while not (managers := _managers_at(port)) and _managers() and time.monotonic() < deadline:
             time.sleep(0.1)
+        if not managers:
+            raise ConnectionError(f"it does not listen at port {port}")
+        _check_repairs(events, offset)
+        _check_addresses(managers[0])
         original(port, retry, url_prefix)
 
     launcher._check_rest_server = check
@@ -134,13 +145,30 @@ def _patience() -> Iterator[None]:
         launcher._check_rest_server = original
 
 
-def _manager_runs() -> bool:
-    """Tell whether a manager that this process has started lives."""
+def _managers() -> list[psutil.Process]:
+    """Return the managers that this process has started and that live."""
+    living = []
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.Error):
             if child.status() != psutil.STATUS_ZOMBIE and is_manager(child):
-                return True
-    return False
+                living.append(child)
+    return living
+
+
+def _managers_at(port: int) -> list[psutil.Process]:
+    """Return those of them that listen at `port`."""
+    found = []
+    for manager in _managers():
+        with contextlib.suppress(psutil.Error):
+            if any(where.port == port for where in _listening(manager)):
+                found.append(manager)
+    return found
+
+
+def _listening(process: psutil.Process) -> list:
+    """Return the addresses at which a process listens."""
+    connections = process.net_connections("inet")
+    return [connection.laddr for connection in connections if connection.status == psutil.CONN_LISTEN]
 
 
 def _check_repairs(events: Path, offset: int) -> None:
@@ -149,10 +177,9 @@ def _check_repairs(events: Path, offset: int) -> None:
         raise RuntimeError(f"it runs without the repairs of {PRELOAD.name}")
 
 
-def _check_addresses(experiment) -> None:
+def _check_addresses(manager: psutil.Process) -> None:
     """Check that the manager listens on the loopback only. Raises RuntimeError."""
-    connections = psutil.Process(experiment._proc.pid).net_connections("inet")
-    hosts = {connection.laddr.ip for connection in connections if connection.status == psutil.CONN_LISTEN}
+    hosts = {address.ip for address in _listening(manager)}
     if hosts != {"127.0.0.1"}:
         raise RuntimeError(f"it listens on {sorted(hosts)}, not on 127.0.0.1 only")
 
@@ -211,6 +238,7 @@ def stop_manager(experiment, seconds: float = STOP_SECONDS) -> None:
         _ask_to_stop(experiment, seconds)
     with _signals_ignored(), contextlib.suppress(Exception):
         kill_family(experiment)
+        web_address.forget_address(folder_of(experiment))
         experiment._proc = experiment.port = None
         experiment.stop()  # without a process: closes its log file
 

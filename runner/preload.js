@@ -1,6 +1,7 @@
 'use strict';
 // Repairs NNI 3.0's manager in memory; NNI's files stay as they are. runner/manager.py starts the manager with
 //     NODE_OPTIONS='--require "<this file>"'   HPO_EVENTS=<file that gets one JSON line per event>
+//     HPO_SECRET=<what the path of every request begins with>
 // What the events mean stands in runner/manager.py: read_events. Where NNI is not the version that these repairs were
 // written for, the manager ends with status 70 and one line on stderr, before anything is started.
 
@@ -11,6 +12,7 @@ const Module = require('module');
 const os = require('os');
 const path = require('path');
 const { setTimeout: sleep } = require('timers/promises');
+const { getFullUrl, guardServers, hideSecrets } = require('./guard.js');
 const { LOOPBACK, listenOnLoopback, schedule } = require('./shared.js');
 
 const NNI_VERSION = '3.0.0'; // as nni_node/package.json of nni 3.0 says
@@ -18,9 +20,12 @@ const WRONG_NNI = 70; // exit status
 const RETRY_MS = 1000;
 const LAST_MS = 12000; // for a manager to stop whose driver is gone
 const TUNER_MS = 60000; // for the tuner's process to answer; NNI gives it 10 s, too few on a busy machine
+const TENSORBOARD = path.join(__dirname, 'serve_tensorboard.py');
 const LETTERS = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789';
 
 const eventsFile = process.env.HPO_EVENTS;
+const secret = process.env.HPO_SECRET ?? ''; // never on a command line, which every user can read
+const tensorboardSecret = crypto.randomBytes(16).toString('hex');
 const remoteFile = process.env.HPO_REMOTE; // what remote.js needs; set where trials run on other machines
 const patched = []; // names of what has been repaired
 const forms = new Map(); // trial id -> NNI's request for that trial
@@ -39,6 +44,9 @@ endWithDriver();
 hideFromChildren();
 listenOnLoopback();
 patched.push('net.Server.listen');
+guardServers(secret);
+patched.push('http.Server.emit');
+process.argv.push('--url-prefix', secret); // NNI puts it into the addresses of web UI, tuner and trials
 repairWhenLoaded();
 
 // The manager lives no longer than the process that started it, also where that is killed: it stops as on SIGTERM.
@@ -58,6 +66,7 @@ function endWithDriver() {
 function hideFromChildren() {
     delete process.env.HPO_EVENTS;
     delete process.env.HPO_REMOTE;
+    delete process.env.HPO_SECRET;
     delete process.env.NODE_OPTIONS;
     if (process.env.HPO_NODE_OPTIONS) {
         process.env.NODE_OPTIONS = process.env.HPO_NODE_OPTIONS;
@@ -84,8 +93,8 @@ function repairAll(nniNode) {
     if (version !== NNI_VERSION) {
         giveUp(`NNI's manager is version ${version}, but the repairs are for ${NNI_VERSION} (pip install nni==3.0)`);
     }
-    if (!eventsFile) {
-        giveUp('HPO_EVENTS is not set; start the manager by runner/manager.py');
+    if (!eventsFile || !/^[0-9a-f]{32}$/.test(secret)) {
+        giveUp('HPO_EVENTS or HPO_SECRET is not set; start the manager by runner/manager.py');
     }
     const find = (file, name) => findClass(nniNode, file, name);
     repairService(find('training_service/v3/compat', 'V3asV1'));
@@ -93,10 +102,13 @@ function repairAll(nniNode) {
     wrap(find('common/trial_keeper/process', 'TrialProcess'), 'resolveStop', resolveStop);
     wrap(find('common/trial_keeper/task_scheduler', 'TaskScheduler'), 'schedule', schedule);
     const { globals } = require(path.join(nniNode, 'common/globals'));
+    repairAddresses(nniNode, find, globals.logStream);
     wrap(find('extensions/nniTensorboardManager', 'NNITensorboardManager'), 'getTensorboardStartCommand',
         async function (original, ...args) {
             return tensorboardCommand(globals.args.pythonInterpreter, await original.apply(this, args));
         });
+    wrap(find('extensions/nniTensorboardManager', 'NNITensorboardManager'), 'startTensorboardTaskProcess',
+        nameTensorboardAddress);
     const { getTunerServer } = require(path.join(nniNode, 'core/tuner_command_channel'));
     wrap(getTunerServer().constructor, 'init', waitForTuner);
     if (remoteFile) {
@@ -104,6 +116,26 @@ function repairAll(nniNode) {
         require('./remote.js').repair(remoteFile, ours);
     }
     record({ event: 'loaded', patched });
+}
+
+// No log and no file holds a secret, and nobody is called by a name that may lead elsewhere.
+function repairAddresses(nniNode, find, logStream) {
+    const secrets = [secret, tensorboardSecret];
+    hideSecrets(secrets, logStream, 'writeLine', 'writeLineSync');
+    hideSecrets(secrets, process.stdout, 'write');
+    hideSecrets(secrets, process.stderr, 'write');
+    wrap(find('common/globals/rest', 'RestManager'), 'getFullUrl', getFullUrl);
+    const utils = require(path.join(nniNode, 'common/utils'));
+    const { getTunerProc } = utils; // starts TensorBoard too
+    utils.getTunerProc = (command, stdio, folder, environ, ...rest) =>
+        getTunerProc(command, stdio, folder, { ...environ, ...addressFor(environ) }, ...rest);
+    patched.push('getTunerProc');
+}
+
+function addressFor({ NNI_TUNER_COMMAND_CHANNEL: tunerAddress }) {
+    return tunerAddress
+        ? { NNI_TUNER_COMMAND_CHANNEL: tunerAddress.replace('//localhost:', `//${LOOPBACK}:`) }
+        : { HPO_TENSORBOARD_PREFIX: `/${tensorboardSecret}` };
 }
 
 function repairService(V3asV1) {
@@ -355,13 +387,20 @@ async function getTrialOutputLocalPath(original, id) {
     return this.trialJobs[id] === undefined ? original.call(this, id) : this.v3.downloadTrialDirectory(id);
 }
 
-// NNI serves TensorBoard on every interface; and its command, which a shell runs, fails where a path has a blank or no
-// virtual environment is active. Of NNI's command, ['tensorboard', '--bind_all --logdir_spec=...', '--port=...'], the
-// option, the folders and the port are kept.
+// NNI serves TensorBoard on every interface, to everybody; and its command, which a shell runs, fails if a path has a
+// blank or no virtual environment is active. Of NNI's command, ['tensorboard', '--bind_all --logdir_spec=...',
+// '--port=...'], the option, the folders and the port are kept. The secret goes by the environment.
 function tensorboardCommand(python, [, logdir, port]) {
     const [option, folders] = [logdir.slice(0, logdir.indexOf('=')), logdir.slice(logdir.indexOf('=') + 1)];
-    const words = ['-m tensorboard.main --host', LOOPBACK, option.replace('--bind_all ', ''), quoted(folders), port];
-    return ['exec', quoted(python), ...words];
+    const where = [option.replace('--bind_all ', ''), quoted(folders), port];
+    return ['exec', quoted(python), '-P', quoted(TENSORBOARD), '--load_fast=false --host', LOOPBACK, ...where];
+}
+
+// The web UI opens http://<host>:<what is called port here>.
+async function nameTensorboardAddress(original, ...args) {
+    const task = await original.apply(this, args);
+    task.port += `/${tensorboardSecret}/`;
+    return task;
 }
 
 function quoted(text) {

@@ -46,8 +46,12 @@ def is_manager(process: psutil.Process) -> bool:
 
 def mark_of(experiment) -> str:
     """Return the mark of what this process starts for an experiment."""
-    folder = Path(experiment.config.experiment_working_directory, experiment.id).resolve()
-    return f"{os.getpid()} {OWN_START:.0f} {folder}"
+    return f"{os.getpid()} {OWN_START:.0f} {folder_of(experiment)}"
+
+
+def folder_of(experiment) -> Path:
+    """Return the folder of an experiment."""
+    return Path(experiment.config.experiment_working_directory, experiment.id).resolve()
 
 
 def _is_alive(mark: str) -> bool:

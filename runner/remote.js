@@ -23,7 +23,7 @@ const LONGEST_HEAD = 8192;
 const FIRST_WAIT_MS = 3000; // before a machine is called again; then longer and longer
 const LONGEST_WAIT_MS = 30000;
 const MOST_LOSSES = 3; // of a machine without a finished trial between them
-const SENT = ['shared.js', 'keeper.js']; // to each machine, beside what NNI sends
+const SENT = ['shared.js', 'guard.js', 'keeper.js']; // to each machine, beside what NNI sends
 const WEIGHTS = /^model\.\w+$/; // deleted on the machine once they are here
 const VERSION_SCRIPT = 'from importlib import metadata; print(metadata.version("nni"))';
 const RUN_SCRIPT = [ // as python -m does, without importing all of nni
@@ -153,17 +153,17 @@ async function launchTrialKeeperDaemon(original) {
     return original.call(this);
 }
 
-// A port on the machine's loopback leads to the manager. Whoever works there may connect to it: only a web socket at
-// the address that the machine's keeper was given is let through.
+// A port on the machine's loopback leads to the manager. Whoever works there may connect to it: only a web socket with
+// the key that the machine's keeper was given is let through. The manager's own secret does not leave this machine.
 async function openTunnel(worker, client) {
     const port = await promisify(client.forwardIn.bind(client))(LOOPBACK, 0);
     const own = new URL(worker.channelUrl);
-    const target = `${own.pathname}?key=${crypto.randomBytes(16).toString('hex')}`;
-    worker.channelUrl = `ws://${LOOPBACK}:${port}${target}`;
-    client.on('tcp connection', (_info, accept) => forward(accept(), target, own.port));
+    const key = `/${crypto.randomBytes(16).toString('hex')}`;
+    worker.channelUrl = `ws://${LOOPBACK}:${port}${key}`;
+    client.on('tcp connection', (_info, accept) => forward(accept(), key, own));
 }
 
-function forward(stream, target, port) {
+function forward(stream, key, { pathname, port }) {
     let head = Buffer.alloc(0);
     const timer = setTimeout(() => stream.close(), UPGRADE_MS);
     const read = chunk => {
@@ -174,8 +174,8 @@ function forward(stream, target, port) {
         }
         clearTimeout(timer);
         stream.off('data', read);
-        if (end >= 0 && isUpgrade(head.toString('latin1', 0, end), target)) {
-            join(stream, head, port);
+        if (end >= 0 && isUpgrade(head.toString('latin1', 0, end), key)) {
+            join(stream, Buffer.concat([Buffer.from(`GET ${pathname}`), head.subarray(`GET ${key}`.length)]), port);
         } else {
             stream.close();
         }
@@ -185,9 +185,9 @@ function forward(stream, target, port) {
     stream.on('close', () => clearTimeout(timer));
 }
 
-function isUpgrade(head, target) {
+function isUpgrade(head, key) {
     const [request, ...fields] = head.split('\r\n');
-    return request === `GET ${target} HTTP/1.1` && fields.some(field => /^upgrade: *websocket *$/i.test(field));
+    return request === `GET ${key} HTTP/1.1` && fields.some(field => /^upgrade: *websocket *$/i.test(field));
 }
 
 function join(stream, head, port) {

@@ -280,7 +280,7 @@ def reserve_folder(args: argparse.Namespace) -> None:
     names = [args.id] if args.id else [started, *(f"{started}-{number}" for number in range(2, 10))]
     for name in names:
         try:
-            (args.experiments / name).mkdir()
+            (args.experiments / name).mkdir(mode=0o700)  # parameters, weights and errors are the owner's
         except FileExistsError:
             continue
         args.id = name

@@ -163,33 +163,36 @@ class Search:
             self.console.print(f"    {line}", markup=False, highlight=False, soft_wrap=True)
 
     def line(self) -> str:
-        """done / failed / running, best so far, time left, URL."""
+        """done / failed / running, best so far, time left."""
         ended, best = self.counts.total() - self.counts["interrupted"], self.results.best
         failed = ended - sum(self.counts[status] for status in WITH_DEFAULT)
         shown = f"best {best['result']['default']:.4f}" if best else "no result yet"
         counts = f"{ended}/{self.trials} done · {failed} failed · {len(self.running)} running"
-        return f"{counts} · {shown} · {self._left()}{self.url}"
+        return " · ".join((counts, shown, *self._left()))
 
-    def _left(self) -> str:
-        """Time left, judged by the trials so far and bounded by the duration."""
+    def _left(self) -> list[str]:
+        """Time left, judged by the trials so far and bounded by the duration; nothing if it cannot be told."""
         elapsed, ended = time.time() - self.started, self.counts.total()
         now = ended - self._ended_before
         estimates = [elapsed / now * (self.trials - ended)] if now else []
         if self.duration is not None:
             estimates.append(max(0.0, self.duration - elapsed))
         if not estimates:
-            return ""
+            return []
         left = max(0, int(min(estimates)))
-        return f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02} left · "
+        return [f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"]
 
     @contextmanager
     def live(self) -> Iterator[None]:
-        """Keep the progress line at the bottom of a terminal; elsewhere a line is printed for each trial."""
+        """Keep progress and URL at the bottom of a terminal; elsewhere a line is printed for each trial."""
         if not self.console.is_terminal:
             yield None
             return
-        with Live(get_renderable=lambda: Text(self.line(), no_wrap=True), console=self.console, refresh_per_second=2):
+        with Live(get_renderable=self._shown, console=self.console, refresh_per_second=2):
             yield None
+
+    def _shown(self) -> Text:
+        return Text("\n".join(filter(None, (self.line(), self.url))), no_wrap=True)
 
 
 def last_lines(path: Path) -> list[str]:

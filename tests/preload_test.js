@@ -233,8 +233,9 @@ test('TensorBoard reads where trials write, and is served on the loopback, also 
     const words = await manager.getTensorboardStartCommand(['abc'], [folder], 6006);
     const print = words.join(' ').replace(/^exec '[^']*'/, 'printf "%s\\n"');
     const [, ...shown] = execFileSync('sh', ['-c', print], { encoding: 'utf8' }).trim().split('\n');
-    const expected = ['tensorboard.main', '--host', '127.0.0.1', '--logdir_spec', `3-abc:${fs.realpathSync(folder)}`];
-    assert.deepEqual(shown, [...expected, '--port=6006']);
+    const script = require.resolve('../runner/serve_tensorboard.py');
+    const expected = [script, '--load_fast=false', '--host', '127.0.0.1', '--logdir_spec'];
+    assert.deepEqual(shown, [...expected, `3-abc:${fs.realpathSync(folder)}`, '--port=6006']);
 });
 
 for (const args of [[0], ['0'], [0, 5], [], [null], [{ port: 0 }], [{ port: 0, backlog: 5 }]]) {

@@ -224,7 +224,8 @@ def test_a_machine_that_drops_out_costs_its_running_trials_and_a_killed_driver_n
 
 def test_repairs_on_the_real_classes(tmp_path):
     nni_node = Path(importlib.util.find_spec("nni_node").origin).parent
-    environ = {"HOME": str(tmp_path), "HPO_EVENTS": str(tmp_path / "events"), "NODE_PATH": str(nni_node)}
+    environ = {"HPO_EVENTS": str(tmp_path / "events"), "HPO_SECRET": 32 * "0"}
+    environ |= {"HOME": str(tmp_path), "NODE_PATH": str(nni_node)}
     words = [nni_node / "node", Path(__file__).with_name("remote_test.js")]
     environ = os.environ | environ | {"HPO_REMOTE": str(tmp_path / "remote.json")}
     done = subprocess.run(words, env=environ, text=True, capture_output=True, timeout=120)

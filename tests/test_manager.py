@@ -323,7 +323,8 @@ def test_a_stop_signals_a_trial_once_and_gives_it_time_to_write(unruly):
 
 
 def test_preload_on_the_real_classes(tmp_path):
-    environ = {"HOME": str(tmp_path), "HPO_EVENTS": str(tmp_path / "events"), "NODE_PATH": str(NNI_NODE)}
+    environ = {"HPO_EVENTS": str(tmp_path / "events"), "HPO_SECRET": 32 * "0"}
+    environ |= {"HOME": str(tmp_path), "NODE_PATH": str(NNI_NODE)}
     words = [NNI_NODE / "node", Path(__file__).with_name("preload_test.js")]
     done = subprocess.run(words, env=os.environ | environ, text=True, capture_output=True, timeout=60)
     failures = re.findall(r"^not ok .*?^  stack", done.stdout, re.MULTILINE | re.DOTALL)
@@ -348,7 +349,8 @@ def test_another_nni_is_refused_before_anything_starts(tmp_path, version, source
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     words = [NNI_NODE / "node", "--require", manager.PRELOAD, tmp_path / "main.js"]
-    done = subprocess.run(words, env={"HPO_EVENTS": str(tmp_path / "events")}, capture_output=True, text=True)
+    environ = {"HPO_EVENTS": str(tmp_path / "events"), "HPO_SECRET": 32 * "0"}
+    done = subprocess.run(words, env=environ, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (70, "")
     assert done.stderr.startswith(f"runner/preload.js: {message}") and done.stderr.count("\n") == 1
 

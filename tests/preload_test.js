@@ -5,11 +5,13 @@
 const assert = require('assert/strict');
 const { execFileSync } = require('child_process');
 const fs = require('fs');
+const http = require('http');
 const net = require('net');
 const test = require('node:test');
 const { setTimeout: sleep } = require('timers/promises');
 
 const eventsFile = process.env.HPO_EVENTS;
+const SECRET = process.env.HPO_SECRET;
 require('../runner/preload.js');
 global.nniUnitTest = true;
 require('common/globals/unittest');
@@ -247,6 +249,74 @@ for (const args of [[0], ['0'], [0, 5], [], [null], [{ port: 0 }], [{ port: 0, b
         assert.equal(address, '127.0.0.1');
     });
 }
+
+// What a guarded server answers to a request, word for word: the status, or the status of the answer to an upgrade.
+async function answerTo(head) {
+    const seen = [];
+    const server = http.createServer((request, response) => { seen.push(request.url); response.end('read'); });
+    server.on('upgrade', (request, socket) => { seen.push(request.url); socket.end('HTTP/1.1 101 \r\n\r\n'); });
+    await new Promise(resolve => { server.listen(0, resolve); });
+    const text = await new Promise((resolve, reject) => {
+        let said = '';
+        const socket = net.connect(server.address().port, '127.0.0.1', () => { socket.write(`${head}\r\n\r\n`); });
+        socket.on('data', data => { said += data; }).on('end', () => resolve(said)).on('error', reject);
+    });
+    server.close();
+    return { status: Number(/.*HTTP\/1\.1 (\d+)/s.exec(text)[1]), text, seen }; // the last one: 100 may come before
+}
+
+const HOSTS = ['127.0.0.1:8080', 'localhost:9999', '[::1]:8080', '127.0.0.1'];
+const OWN = `/${SECRET}/api`;
+const CLOSE = 'Connection: close';
+for (const lines of [
+    ...HOSTS.map(host => [`GET ${OWN} HTTP/1.1`, `Host: ${host}`, CLOSE]),
+    [`GET /${SECRET} HTTP/1.1`, 'Host: 127.0.0.1', CLOSE],
+    [`GET ${OWN}?path=a..b HTTP/1.1`, 'Host: 127.0.0.1', CLOSE],
+    [`PUT ${OWN} HTTP/1.1`, 'Host: 127.0.0.1:8080', 'Origin: http://127.0.0.1:8080', 'Content-Length: 0', CLOSE],
+    [`GET ${OWN}/a%20b%2Fc HTTP/1.1`, 'Host: 127.0.0.1', CLOSE],
+]) {
+    test(`the owner is answered: ${lines.slice(0, -1).join(', ').replaceAll(SECRET, 'S')}`, async () => {
+        const { status, text, seen } = await answerTo(lines.join('\r\n'));
+        assert.deepEqual([status, seen.length], [200, 1]);
+        assert.match(text, /^Referrer-Policy: no-referrer\r$/m);
+    });
+}
+
+for (const [line, ...rest] of [
+    ['GET / HTTP/1.1', 'Host: 127.0.0.1'],
+    ['GET /api HTTP/1.1', 'Host: 127.0.0.1'],
+    [`GET /${SECRET.slice(1)}/api HTTP/1.1`, 'Host: 127.0.0.1'],
+    [`GET /${SECRET}0/api HTTP/1.1`, 'Host: 127.0.0.1'],
+    [`GET //${SECRET}/api HTTP/1.1`, 'Host: 127.0.0.1'],
+    [`GET /?/${SECRET}/api HTTP/1.1`, 'Host: 127.0.0.1'],
+    [`GET http://127.0.0.1${OWN} HTTP/1.1`, 'Host: 127.0.0.1'],
+    [`GET /%30${SECRET.slice(1)}/api HTTP/1.1`, 'Host: 127.0.0.1'],
+    ...['evil.example', '127.0.0.1.evil.example', '127.0.0.1:80@evil', 'localhost.', '0.0.0.0', '127.0.0.2'].map(
+        host => [`GET ${OWN} HTTP/1.1`, `Host: ${host}`]),
+    [`GET ${OWN} HTTP/1.0`, 'X: no host'],
+    ...['http://evil.example', 'null', 'http://127.0.0.1:8081', 'http://localhost:8080', 'ftp://127.0.0.1:8080'].map(
+        origin => [`POST ${OWN} HTTP/1.1`, 'Host: 127.0.0.1:8080', `Origin: ${origin}`, 'Content-Length: 0']),
+    ...['/../x', '/..', '/%2e%2e/x', '/%252e./x', '/%25252e%25252e', '/a%00b', '/a\\b', '/%5c', '/%', '/%ff'].map(
+        end => [`GET ${OWN}${end} HTTP/1.1`, 'Host: 127.0.0.1']),
+    [`POST /api HTTP/1.1`, 'Host: 127.0.0.1', 'Expect: 100-continue', 'Content-Length: 0'],
+    ['GET /tuner HTTP/1.1', 'Host: 127.0.0.1', 'Upgrade: websocket'],
+    [`GET /${SECRET}/tuner HTTP/1.1`, 'Host: 127.0.0.1', 'Upgrade: websocket', 'Origin: http://evil.example'],
+    [`GET /${SECRET}/tuner HTTP/1.1`, 'Host: evil.example', 'Upgrade: websocket'],
+]) {
+    const upgrades = rest.includes('Upgrade: websocket');
+    const name = [line, ...rest].join(', ').replaceAll(SECRET, 'S');
+    test(`nobody else is answered: ${name}`, async () => {
+        const lines = [line, ...rest, upgrades ? 'Connection: Upgrade' : CLOSE];
+        const { status, text, seen } = await answerTo(lines.join('\r\n'));
+        assert.deepEqual([status, seen], [403, []]);
+        assert.ok(!text.includes(SECRET));
+    });
+}
+
+test('an upgrade of the owner passes', async () => {
+    const head = [`GET /${SECRET}/tuner HTTP/1.1`, 'Host: 127.0.0.1', 'Upgrade: websocket', 'Connection: Upgrade'];
+    assert.deepEqual((await answerTo(head.join('\r\n'))).seen, [`/${SECRET}/tuner`]);
+});
 
 test('a socket in the file system is left alone', async () => {
     const server = net.createServer();

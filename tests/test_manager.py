@@ -18,7 +18,7 @@ import nni_node
 import psutil
 import pytest
 
-from runner import manager, ports, processes
+from runner import manager, ports, processes, web_address
 
 ROOT = Path(__file__).parent.parent
 
@@ -68,7 +68,8 @@ else:
     packed = receive()
     parameters = packed["parameters"]
     report("FINAL", parameters["x"])
-environ = {name: os.environ.get(name) for name in ("NODE_OPTIONS", "HPO_EVENTS", "HPO_TEST")}
+environ = {name: os.environ.get(name) for name in ("NODE_OPTIONS", "HPO_EVENTS", "HPO_SECRET", "HPO_TEST")}
+environ["address"] = os.environ["NNI_TRIAL_COMMAND_CHANNEL"]
 write_own(parameters=parameters, environ=environ)
 """
 )
@@ -198,6 +199,9 @@ def orderly(tmp_path_factory, index_apart):
         hosts = listening_hosts(processes.family_of(experiment))
         wait_for(lambda: experiment.get_status() == "DONE")
         seen = SimpleNamespace(folder=folder, hosts=hosts, family=processes.family_of(experiment))
+        environs = [process.environ() for process in seen.family]
+        seen.tuner_calls = {environ.get("NNI_TUNER_COMMAND_CHANNEL") for environ in environs} - {None}
+        seen.address = web_address.address_of(experiment.port)
         seen.jobs, seen.export = experiment.list_trial_jobs(), experiment.export_data()
     finally:
         manager.stop_manager(experiment)
@@ -245,9 +249,16 @@ def test_nothing_listens_beyond_the_loopback_and_nothing_stays(orderly):
 
 
 def test_trials_get_the_environment_that_was_asked_for(orderly):
-    expected = {"NODE_OPTIONS": None, "HPO_EVENTS": None, "HPO_TEST": "seen"}
-    assert all(own["environ"] == expected for own in orderly.own.values())
-    assert not {"HPO_EVENTS", "HPO_TEST", manager.MARK} & set(os.environ)
+    expected = {"NODE_OPTIONS": None, "HPO_EVENTS": None, "HPO_SECRET": None, "HPO_TEST": "seen"}
+    assert all(own["environ"] | expected == own["environ"] for own in orderly.own.values())
+    assert not {"HPO_EVENTS", "HPO_SECRET", "HPO_TEST", manager.MARK} & set(os.environ)
+
+
+def test_tuner_and_trials_call_the_manager_by_its_address(orderly):
+    """At another address of "localhost", ::1, another user could listen at the same port."""
+    addresses = {own["environ"]["address"].rpartition("/")[0] for own in orderly.own.values()}
+    assert addresses == {f"{orderly.address}/env/local-env"}
+    assert orderly.tuner_calls == {f"{orderly.address.replace('http', 'ws')}/tuner"}
 
 
 @pytest.fixture(scope="module")
@@ -377,6 +388,21 @@ def test_a_start_that_fails_says_why_and_leaves_nothing(tmp_path, index_apart, c
     assert processes.family_of(experiment) == []
     manager.stop_manager(experiment)
     assert capfd.readouterr() == ("", "")
+
+
+def test_nothing_is_sent_to_another_program_that_takes_the_port_meanwhile(tmp_path, index_apart, monkeypatch):
+    from nni.experiment import launcher
+
+    experiment = make_experiment(tmp_path, LIGHT_TRIAL, max_trial_number=1)
+    monkeypatch.setattr(manager, "port_is_free", lambda port: True)
+    monkeypatch.setattr(launcher, "_ensure_port_idle", lambda *arguments: None)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        with pytest.raises(RuntimeError, match="did not start: it does not listen at port"):
+            manager.start_manager(experiment, taken.getsockname()[1], tmp_path / "events.jsonl", index_apart)
+        taken.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            taken.accept()
+    assert processes.family_of(experiment) == []
 
 
 def test_a_manager_without_its_repairs_is_ended_again(tmp_path, index_apart, monkeypatch):

@@ -19,7 +19,7 @@ import select
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 UID = "65534"
@@ -57,7 +57,7 @@ ATTEMPTS = [  # method, path, body, headers
 
 
 @contextlib.contextmanager
-def intruder(ports: dict[int, int], *places: Path, inside: tuple[str, ...] = ()) -> Iterator[dict]:
+def intruder(ports: dict[int, int], *places: Path, inside: Sequence[str] = ()) -> Iterator[dict]:
     """Let another user try all attempts at `ports` again and again, and read in `places`; needs root.
 
     `inside` are words before the command, such as those that enter a network namespace. The dict has, in the end,

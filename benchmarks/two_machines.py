@@ -131,6 +131,12 @@ class TestMachine:
         connections = [c for process in self.processes() for c in process.net_connections("inet")]
         return {c.laddr.ip for c in connections if c.status == psutil.CONN_LISTEN}
 
+    def ports(self) -> list[int]:
+        """Return the ports on which anything but its SSH server listens in its namespace."""
+        said = subprocess.run(self.inside("ss", "-Hltn"), capture_output=True, text=True, check=True).stdout
+        found = {int(line.split()[3].rpartition(":")[2]) for line in said.splitlines()}
+        return sorted(found - {self.own_port})
+
     def processes(self) -> list[psutil.Process]:
         """Return what runs with this machine's home: keeper and trials, not its server."""
         found = []

@@ -17,6 +17,7 @@ import numpy
 import psutil
 import pytest
 
+from benchmarks.intruder import intruder
 from benchmarks.two_machines import make_key, two_machines, why_not
 from runner.flags import UserMistake
 from runner.machine_checks import check_code_folder, check_machines, packages_for
@@ -142,8 +143,28 @@ def searched(repository, machines):
     seen = SimpleNamespace(folder=folder)
     seen.there = set().union(*(machine.listening() for machine in machines))
     seen.here = manager_listens_on(repository)
+    seen.intruder = visit(machines[0])
     seen.output, seen.status = finish(search), search.returncode
     return seen
+
+
+def visit(machine):
+    """What another user of a machine is answered by the keeper, and by the tunnel to the manager, while trials run."""
+    if machine.namespace is None or os.geteuid() != 0:
+        return None
+    with intruder({port: 403 for port in machine.ports()}, machine.folder, inside=machine.inside()) as seen:
+        time.sleep(2)
+    return seen | {"ports": len(machine.ports())}
+
+
+@needs_sshd
+@pytest.mark.timeout(1200)
+def test_another_user_of_a_machine_is_refused(searched):
+    if searched.intruder is None:
+        pytest.skip("only root has network namespaces and is another user")
+    assert searched.intruder["answered"] == []
+    assert searched.intruder["ports"] >= 2  # keeper and tunnel
+    assert searched.intruder["statuses"].keys() == {"403", "None"}  # the tunnel closes the connection
 
 
 @needs_sshd
@@ -230,7 +251,7 @@ def test_repairs_on_the_real_classes(tmp_path):
     environ = os.environ | environ | {"HPO_REMOTE": str(tmp_path / "remote.json")}
     done = subprocess.run(words, env=environ, text=True, capture_output=True, timeout=120)
     failures = re.findall(r"^not ok .*?^  stack", done.stdout, re.MULTILINE | re.DOTALL)
-    assert done.returncode == 0 and "# pass 17" in done.stdout, "\n".join(failures) or done.stderr
+    assert done.returncode == 0 and "# pass 18" in done.stdout, "\n".join(failures) or done.stderr
 
 
 def refusal(machines, packages=("nni",)):

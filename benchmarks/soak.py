@@ -7,6 +7,9 @@ its first half the driver is killed, with SIGKILL, SIGTERM or SIGINT, at random 
 second half is left alone, and memory and open files are looked at. Then every trial must be in the journal and in
 results.csv once, with the status that its fault calls for, and no process may be left.
 
+With --nni, and as root, another user of the machine tries throughout to read, steer and end the search
+(benchmarks/intruder.py): nothing may be answered.
+
 With --nni a second search follows, of which everything (driver, manager, tuner, trials) is killed with SIGKILL at a
 random moment, twenty times; then a resume must end with the full budget.
 """
@@ -17,6 +20,7 @@ import argparse
 import contextlib
 import csv
 import json
+import os
 import random
 import shutil
 import signal
@@ -30,7 +34,9 @@ from pathlib import Path
 import psutil
 
 from benchmarks import add_arguments, finish
+from benchmarks.intruder import intruder
 from runner.flags import count
+from runner.ports import next_free_port
 from runner.records import read_journal
 
 ROOT = Path(__file__).parent.parent
@@ -80,7 +86,12 @@ class Soak:
     repository: Path
     identifier: str
     trials: int  # budget
-    nni: bool
+    port: int | None  # of NNI's manager; None: headless
+
+    @property
+    def nni(self) -> bool:
+        """Whether NNI's manager runs the trials."""
+        return self.port is not None
 
     @property
     def folder(self) -> Path:
@@ -103,6 +114,7 @@ class Soak:
             "--trials",
             str(self.trials),
         ]
+        words += ["--port", str(self.port)] if self.nni else []
         if (self.folder / "search.json").exists():
             words += ["--resume", self.identifier]
         else:
@@ -139,22 +151,33 @@ def main() -> int:
     kills = args.kills or (3 if args.quick else 8 if args.nni else 20)
     with tempfile.TemporaryDirectory() as folder:
         repository = make_repository(Path(folder, "repository"))
-        soak = Soak(repository, "soak", trials, args.nni)
+        port = next_free_port(23000) if args.nni else None
+        soak = Soak(repository, "soak", trials, port)
         began = time.time()
-        lost = disturb(soak, kills)
-        seen = leave_alone(soak)
-        counts = {"lost": lost} | check(soak)
-        counts["processes left"] = len(processes_of(repository))
-        if args.nni:
-            counts |= kill_everything(repository, 3 if args.quick else EVERYTHING)
+        with another_user(port) as visit:
+            lost = disturb(soak, kills)
+            seen = leave_alone(soak)
+            counts = {"lost": lost} | check(soak)
+            counts["processes left"] = len(processes_of(repository))
+            if args.nni:
+                counts |= kill_everything(repository, port, 3 if args.quick else EVERYTHING)
+    counts["answered to another user"] = len(visit["answered"])
     rows = [
         {"name": "trials", "value": trials, "unit": ""},
         {"name": "kills of the driver", "value": kills, "unit": ""},
     ]
+    rows.append({"name": "requests of another user", "value": sum(visit["statuses"].values()), "unit": ""})
     rows += [{"name": name, "value": number, "unit": ""} for name, number in counts.items()]
     rows += flatness(seen)
     finish([*rows, {"name": "time in all", "value": time.time() - began, "unit": "s"}], args)
     return int(any(counts.values()))
+
+
+def another_user(port: int | None):
+    """Return a context in which another user tries everything at `port`, if there is one and this user may do that."""
+    if port is None or os.geteuid() != 0:
+        return contextlib.nullcontext({"answered": [], "statuses": {}})
+    return intruder({port: 403})
 
 
 def make_repository(target: Path) -> Path:
@@ -198,10 +221,10 @@ def leave_alone(soak: Soak) -> Seen:
     return seen
 
 
-def kill_everything(repository: Path, kills: int) -> dict[str, int]:
+def kill_everything(repository: Path, port: int, kills: int) -> dict[str, int]:
     """Kill all processes of a search at random moments and resume it; count what is then wrong."""
     (repository / "search_spaces" / "soak_digits.json").write_text(json.dumps(PLAIN_SPACE))
-    soak, generator, before, lost = Soak(repository, "everything", 4 * kills, True), random.Random(1), {}, 0
+    soak, generator, before, lost = Soak(repository, "everything", 4 * kills, port), random.Random(1), {}, 0
     for number in range(kills):
         driver = soak.start()
         time.sleep(generator.uniform(1, 25))

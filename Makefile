@@ -1,6 +1,6 @@
 # make run: set up, then the default search.  make test: set up, then all tests.
 # Two files of tests at a time: many tests wait for NNI or SSH.
-# make run CPU=1: a PyTorch for the CPU only, a fifth of the download.  Other flags for pip: PIP_FLAGS="..."
+# make run CPU=1: a PyTorch for the CPU only, a fifth of the download (430 MB of 2.2 GB).  Other flags for pip: PIP_FLAGS="..."
 PYTHON ?= python3
 PIP_FLAGS ?=
 BIN = .venv/bin
@@ -23,8 +23,8 @@ lint: .venv/ready-to-test
 	$(BIN)/ruff format --check .
 
 .venv/ready: requirements.txt
-	@echo "Setting up .venv, once: NNI, PyTorch, snnTorch and what they need, some 3 GB to download, for the most part"
-	@echo "what PyTorch needs for GPUs. Without a GPU: make run CPU=1 (600 MB). Nothing outside this folder is changed."
+	@echo "Setting up .venv, once: NNI, PyTorch, snnTorch and what they need: 2.2 GB to download, 2 GB of them for GPUs."
+	@echo "Without a GPU 430 MB do: press Ctrl-C and type make run CPU=1. Nothing outside this folder is changed."
 	$(PYTHON) -m venv .venv
 	$(PIP) install $(CPU_TORCH) $(PIP_FLAGS) -r requirements.txt
 	$(PIP) install --quiet $(PIP_FLAGS) --no-deps $(TONIC)

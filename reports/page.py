@@ -81,7 +81,7 @@ def write_page(folder: Path, title: str, subtitle: str, sections: list[Section],
         f'<link rel="icon" href="data:,"><style>{STYLE}</style></head>\n'
         f'<body><main><h1>{escape(title)}</h1><p class="quiet">{escape(subtitle)}</p>\n{body}</main></body></html>\n'
     )
-    write_atomic(folder / "index.html", page.encode())
+    write_atomic(folder / "index.html", page.encode(errors="backslashreplace"))
     return folder / "index.html"
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from runner import commands, request, resume
 from runner.records import append_line
-from tests.conftest import write_space
+from tests.conftest import journal_line, write_space
 from tuners import REFUSED_TUNERS, TUNERS
 
 ROOT = Path(__file__).parent.parent
@@ -85,7 +85,7 @@ def test_list_of_nothing_and_of_what_was_cut_off_at_once(tmp_path):
 
 @pytest.mark.parametrize(
     "name, text",
-    [("search.json", "{}"), ("search.json", "[]"), ("search.json", "{"), ("journal.jsonl", '{"parameter_id": 0}')],
+    [("search.json", "{}"), ("search.json", "[]"), ("search.json", "{"), ("search.json", "[" * 100_000)],
 )
 def test_damaged_experiment_is_listed_and_refused_in_one_line(tmp_path, name, text):
     folder = tmp_path / "experiments" / "mine"
@@ -94,15 +94,14 @@ def test_damaged_experiment_is_listed_and_refused_in_one_line(tmp_path, name, te
     (folder / name).write_text(text)
     (row,) = run(tmp_path, "--list").stdout.splitlines()[1:]
     assert row.split()[0] == "mine" and "damaged" in row
-    if name == "search.json":
-        for flag in ("--resume", "--view"):
-            assert_refused(run(tmp_path, flag, "mine"), "has no search.json that can be read (", tmp_path)
+    for flag in ("--resume", "--view"):
+        assert_refused(run(tmp_path, flag, "mine"), "has no search.json that can be read (", tmp_path)
 
 
 def test_warm_start_of_which_nothing_fits_is_refused(tmp_path):
     folder = tmp_path / "experiments" / "mine"
     folder.mkdir(parents=True)
-    append_line(folder / "journal.jsonl", {"parameter_id": 0, "parameters": {"mood": 3}, "status": "ok"})
+    append_line(folder / "journal.jsonl", journal_line(0, parameters={"mood": 3}, status="ok"))
     done = run(tmp_path, "--warm-start", "mine", "--no-check")
     said = "--warm-start mine: none of its 1 trials fits the search space of eprop_digits"
     assert_refused(done, said, tmp_path)

@@ -27,7 +27,7 @@ from tuners import TUNERS
 SPACE = {"a": {"_type": "uniform", "_value": [0, 1]}, "b": {"_type": "choice", "_value": [1, 2, 3]}}
 
 # An objective whose trials misbehave by number: 0 is well-behaved, and fast.
-MOODY = """
+MOODY = r"""
 
 from dataclasses import dataclass  # noqa: E402
 
@@ -51,8 +51,10 @@ def train_moody(params, splits, report, device, seed):
         return Result({"default": float("nan")}, "ok", None)
     if params.mood == 5:
         os._exit(0)
-    if params.mood == 6:
-        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(90)"])  # must not outlive its trial
+    if params.mood in (6, 13):  # neither the child nor, in a session of its own, its child may outlive the trial
+        inner = "import time; time.sleep(300)"
+        code = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {inner!r}], start_new_session=True)"
+        child = subprocess.Popen([sys.executable, "-c", f"{code}; {inner}"])
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         child.wait()
     if params.mood == 7:
@@ -64,10 +66,31 @@ def train_moody(params, splits, report, device, seed):
         splits.train.x[:] = 0
     if params.mood == 9:
         time.sleep(0.05)
+    if params.mood == 10:
+        raise RuntimeError("\ud800\x1b]0;owned\x07 " + "x" * 10**7)  # one word, which no terminal should see
+    if params.mood == 11:
+        return Result({"default": True}, "ok", None)
+    if params.mood == 12:
+        return Result({"default": 0.2, "\ud800": 3, "=cmd": "-cmd", "\x1b": 4}, "ok", None)
+    if params.mood == 14:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(600)
+    if params.mood in (15, 16, 17):
+        import brittle
     return Result({"default": params.weight, "test_accuracy": 0.9, "pid": os.getpid()}, "ok", None)
 
 
 OBJECTIVES["moody"] = Objective("train_hpo:MoodyParams", train_moody, ("images",))
+"""
+
+# A module that a process can import once only, as some of compiled code; the first import of all takes for ever.
+BRITTLE = """import os, sys, time
+
+if hasattr(sys, "brittle"):
+    raise ImportError("cannot load module more than once per process")
+sys.brittle, first = True, not os.path.exists("imported")
+open("imported", "w").close()
+time.sleep(600 if first else 0)
 """
 
 
@@ -77,6 +100,7 @@ def repository(copy_of_repository):
     copy = copy_of_repository()
     with (copy / "train_hpo.py").open("a") as file:
         file.write(MOODY)
+    (copy / "brittle.py").write_text(BRITTLE)
     return copy
 
 
@@ -96,13 +120,13 @@ def journal(repository, identifier):
 
 
 def test_every_fault_of_a_trial_is_told_truly_and_costs_that_trial_only(repository):
-    moods(repository, *range(9))
-    flags = ["--tuner", "grid", "--trials", "9", "--concurrency", "2", "--trial-duration", "12"]
+    seen = [*range(9), 10, 11, 12, 14]
+    moods(repository, *seen)
+    flags = ["--tuner", "grid", "--trials", "13", "--concurrency", "2", "--trial-duration", "12"]
     output, _ = start(repository, "faults", *flags).communicate(timeout=250)
     folder = repository / "experiments" / "faults"
     rows = {int(row["mood"]): row for row in table(folder)}
-    seen = [(rows[mood]["status"], rows[mood]["cause"]) for mood in range(9)]
-    assert seen == [
+    assert [(rows[mood]["status"], rows[mood]["cause"][:99]) for mood in seen] == [
         ("ok", ""),
         ("failed", "RuntimeError: the third layer exploded"),
         ("killed", "ended by SIGKILL"),
@@ -112,15 +136,43 @@ def test_every_fault_of_a_trial_is_told_truly_and_costs_that_trial_only(reposito
         ("timed_out", "ran longer than --trial-duration"),
         ("timed_out", "ran longer than --trial-duration"),
         ("failed", "ValueError: assignment destination is read-only"),
+        ("failed", r"RuntimeError: \ud800\x1b]0;owned\x07 ".ljust(99, "x")),
+        ("failed", "ValueError: the objective must return a finite number as 'default', not True"),
+        ("ok", ""),
+        ("killed", "ended by SIGINT"),
     ]
-    assert [mood for mood in range(9) if rows[mood]["default"]] == [0]
-    assert sorted(int(row["parameter_id"]) for row in rows.values()) == list(range(9))
-    assert "train_moody" in output and "9/9 done · 8 failed" in output  # the end of the traceback is shown
+    assert [mood for mood in seen if rows[mood]["default"]] == [0, 12]
+    assert [rows[12][name] for name in (r"\ud800", "'=cmd", r"\x1b")] == ["3.0", "'-cmd", "4.0"]
+    assert len(rows[10]["cause"]) == 1000
+    assert sorted(int(row["parameter_id"]) for row in rows.values()) == list(range(13))
+    assert "train_moody" in output and "13/13 done · 11 failed" in output  # the end of the traceback is shown
+    assert output.replace("\n", "").isprintable() and max(map(len, output.splitlines())) < 1200
     best = json.loads((folder / "best.json").read_text())
     assert best["parameters"] == {"mood": 0} and best["default"] == 0.5
     assert json.loads((folder / "environments/headless/trials/t00000/record.json").read_text())["status"] == "ok"
     assert not (folder / "db").exists()
     assert processes_of(repository) == []
+
+
+def test_slot_that_was_interrupted_in_an_import_gets_a_new_process(repository):
+    moods(repository, 15, 16, 17)
+    (repository / "imported").unlink(missing_ok=True)
+    flags = ["--tuner", "grid", "--trials", "3", "--concurrency", "1", "--trial-duration", "5"]
+    output, _ = start(repository, "imports", *flags).communicate(timeout=250)
+    rows = {int(row["mood"]): row for row in table(repository / "experiments" / "imports")}
+    assert rows[15]["status"] == "timed_out", output
+    assert [rows[mood]["status"] for mood in (16, 17)] == ["ok", "ok"], output
+    assert rows[16]["pid"] == rows[17]["pid"]  # which is kept, where nothing went wrong
+
+
+def test_children_of_a_trial_end_with_a_driver_that_is_killed(repository):
+    moods(repository, 13)
+    search = start(repository, "orphans", "--concurrency", "1")
+    sleepers = lambda: [p for p in processes_of(repository) if "time.sleep(300)" in " ".join(p.cmdline())]  # noqa: E731
+    wait_until(lambda: len(sleepers()) == 2, 240)
+    search.kill()
+    search.communicate()
+    wait_until(lambda: processes_of(repository) == [], 20)
 
 
 @pytest.mark.parametrize("number, exit_status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -187,7 +187,7 @@ def receive(args: argparse.Namespace, record: dict) -> tuple[dict, bool]:
         return given, True
     try:
         given = json.loads(args.params)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserMistake(f"--params is not valid JSON ({error}): {args.params}") from None
     if not isinstance(given, dict):
         raise UserMistake(f"--params must be a JSON object such as '{{\"lr\": 0.01}}', not {args.params}")
@@ -218,7 +218,7 @@ def prepare(args: argparse.Namespace, given: dict, complete: bool, load_splits: 
         return Job(parameters, params, objective.train, splits, setup_hpo.pick_device(args.device))
     except MissingData as missing:
         raise UserMistake(str(missing)) from None
-    except (TypeError, ValueError) as mistake:
+    except (TypeError, ValueError, OverflowError) as mistake:
         raise UserMistake(f"{args.task}: {mistake}") from None
 
 

@@ -130,6 +130,7 @@ def view(args: argparse.Namespace) -> int:
 
     folder = args.experiments / args.id
     args.machines, args.concurrency = None, args.concurrency or 1  # no trial runs
+    request.end_leftovers(args)
     request.check_nni_can_start(args)
     with resume.hold(folder):
         say_what_is_skipped(folder)

@@ -27,6 +27,15 @@ def repository(copy_of_repository):
     return copy_of_repository()
 
 
+@pytest.mark.parametrize("home", ["/proc/nowhere", "a file"])
+def test_home_that_nni_cannot_write_is_found_before_anything_is_made(home, tmp_path, monkeypatch):
+    (tmp_path / "a file").touch()
+    monkeypatch.setenv("HOME", home if home.startswith("/") else str(tmp_path / home))
+    done = run(tmp_path, "--no-check", "--id", "mine")
+    assert_refused(done, "HOME: NNI cannot write its list of experiments in ", tmp_path)
+    assert list((tmp_path / "experiments").iterdir()) == []
+
+
 def assert_refused(done, message, tmp_path):
     assert done.returncode == 2
     assert message in done.stderr
@@ -43,6 +52,19 @@ def assert_refused(done, message, tmp_path):
         (["--port", "99999999"], "argument --port: must be an integer from 1024 to 65535, not '99999999'"),
         (["--duration", "5x"], "must be a time such as 90s, 30m, 2h or 1d, not '5x'"),
         (["--trial-duration", "0"], "must be a time"),
+        *(
+            (
+                [flag, "9" * 400 + unit],
+                f"argument {flag}: must be a time such as 90s, 30m, 2h or 1d of at most 24855d, not",
+            )
+            for flag in ("--duration", "--trial-duration")
+            for unit in ("", "d")
+        ),
+        *(
+            ([flag, "9" * digits], f"argument {flag}: must be an integer of at least 1 and at most 2147483647, not")
+            for flag in ("--trials", "--concurrency", "--gpus", "--repeats", "--threads")
+            for digits in (10, 400)
+        ),
         (["--id", "a b"], "must be 1 to 32 letters, digits, - or _, not 'a b'"),
         (["--tuner", "Metis"], "raises at its first model-based proposal (scipy 1.11 and later); use gp"),
         (["--tuner", "magic"], "'magic': unknown. Choose from: gp, tpe, forest, nsga2, qmc, nni-tpe, "),
@@ -120,6 +142,9 @@ def test_taken_port_and_used_id(tmp_path):
 @pytest.mark.parametrize(
     "space, message",
     [
+        ("[" * 100_000, "search_spaces/eprop_digits_temporary.json is not valid JSON"),
+        ('{"lr": {"_type": "choice", "_value": ["\\u001b"]}}', "values must be printable, which '\\x1b' is not"),
+        ('{"lr": {"_type": "uniform", "_value": [0, 1%s]}}' % ("0" * 400), "eprop_digits_temporary"),
         ('{"lr": ', "search_spaces/eprop_digits_temporary.json is not valid JSON"),
         ('{"lrr": {"_type": "choice", "_value": [1]}}', "unknown parameter 'lrr' (did you mean 'lr'?)"),
         ('{"lr": {"_type": "uniform", "_value": [-1, 1]}}', "lr = -1 is within the search space"),

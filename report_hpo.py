@@ -18,6 +18,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from runner.flags import OneLineParser, UserMistake, count, thread_environment
 from runner.texts import one_line, take_any_terminal
@@ -194,7 +195,7 @@ def steps():
         yield lambda text: None
         return
     with console.status("report") as status:
-        yield lambda text: status.update(f"report: {text}")
+        yield lambda text: status.update(Text(f"report: {text}"))  # no markup
 
 
 if __name__ == "__main__":

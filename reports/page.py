@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
 import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 
 from reports.parameters import short
 from runner.records import write_atomic
+from runner.texts import printable
 
 DPI = 150  # of the PNGs
 
@@ -81,7 +82,7 @@ def write_page(folder: Path, title: str, subtitle: str, sections: list[Section],
         f'<link rel="icon" href="data:,"><style>{STYLE}</style></head>\n'
         f'<body><main><h1>{escape(title)}</h1><p class="quiet">{escape(subtitle)}</p>\n{body}</main></body></html>\n'
     )
-    write_atomic(folder / "index.html", page.encode(errors="backslashreplace"))
+    write_atomic(folder / "index.html", page.encode())
     return folder / "index.html"
 
 
@@ -145,6 +146,11 @@ def _tags(rows: list[list]) -> list[str]:
 
 def _cell(value, tag: str) -> str:
     return f"<{tag}>{escape(short(value))}</{tag}>"
+
+
+def escape(text: str) -> str:
+    """A text as HTML, with control characters escaped (each takes ten letters at most)."""
+    return html.escape("\n".join(printable(line, 10 * len(line) + 1) for line in text.split("\n")))
 
 
 def file_name(text: str) -> str:

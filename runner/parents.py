@@ -23,7 +23,8 @@ def guard(variable: str, value: str) -> subprocess.Popen:
     words = [sys.executable, "-m", "runner.parents", variable, value]
     plain = {name: text for name, text in os.environ.items() if name != variable}
     root = Path(__file__).resolve().parent.parent
-    return subprocess.Popen(words, stdin=subprocess.PIPE, cwd=root, env=plain, start_new_session=True)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen(words, stdin=subprocess.PIPE, cwd=root, env=plain, start_new_session=True, **quiet)
 
 
 def die_with_parent(parent: int | None = None) -> None:

@@ -197,6 +197,8 @@ def check_warm_start(args: argparse.Namespace, space: dict) -> None:
         raise UserMistake(
             f"--warm-start {args.warm_start}: none of its {len(trials)} trials fits the search space of {args.task}"
         )
+    if said := resume.skipped_lines(earlier):
+        print(f"note: --warm-start {args.warm_start}: {said}")
     if fitting < len(trials):
         print(f"note: {fitting} of the {len(trials)} trials of {args.warm_start} fit the search space; no others count")
 

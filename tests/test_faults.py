@@ -106,6 +106,7 @@ def check_list_and_view(search):
     process = subprocess.Popen(
         [*words, "--view", "killed"], cwd=search.repository, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
+    assert "cannot be read and are skipped" in process.stdout.readline()
     said = process.stdout.readline()
     try:
         url = re.fullmatch(r"9 trials at (http://127.0.0.1:[0-9]+) until Ctrl-C\n", said)[1]

@@ -11,7 +11,6 @@ import argparse
 import dataclasses
 import importlib.metadata
 import json
-import math
 import os
 import signal
 import sys
@@ -25,8 +24,9 @@ from typing import Any, NamedTuple
 
 from runner.flags import OneLineParser, UserMistake, add_trial_flags, thread_environment
 from runner.parents import die_with_parent
-from runner.records import WITH_DEFAULT, finite, is_number, pack_model, pack_record, told, write_record
+from runner.records import WITH_DEFAULT, finite, is_finite, is_number, pack_model, pack_record, told, write_record
 from runner.tensorboard import tensorboard_log
+from runner.texts import one_line, take_any_terminal
 from runner.trial_channel import hide_address
 from search_spaces import check_space, default_parameters, flatten, load_space, make_params, split_task
 
@@ -47,6 +47,7 @@ class Job(NamedTuple):
 
 def main() -> int:
     """Run one trial. Returns the exit status: 0, 2 for a user's mistake, 1 for a trial that failed."""
+    take_any_terminal()
     args = parse_arguments()
     os.environ.update(thread_environment(args.threads))  # before anything imports a numerical library
     signal.signal(signal.SIGINT, _interrupt_once)
@@ -122,7 +123,7 @@ def attempt(args: argparse.Namespace, record: dict, given: Callable, load_splits
         return None, 0
     except UserMistake as mistake:
         record |= {"status": "failed", "cause": str(mistake)}
-        print(f"main_hpo.py: {mistake}", file=sys.stderr)
+        print(f"main_hpo.py: {one_line(mistake)}", file=sys.stderr)
         return None, 2
     except Exception as error:
         record |= {"status": "failed", "cause": f"{type(error).__name__}: {error}"}
@@ -188,7 +189,7 @@ def receive(args: argparse.Namespace, record: dict) -> tuple[dict, bool]:
         return given, True
     try:
         given = json.loads(args.params)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserMistake(f"--params is not valid JSON ({error}): {args.params}") from None
     if not isinstance(given, dict):
         raise UserMistake(f"--params must be a JSON object such as '{{\"lr\": 0.01}}', not {args.params}")
@@ -219,7 +220,7 @@ def prepare(args: argparse.Namespace, given: dict, complete: bool, load_splits: 
         return Job(parameters, params, objective.train, splits, setup_hpo.pick_device(args.device))
     except MissingData as missing:
         raise UserMistake(str(missing)) from None
-    except (TypeError, ValueError) as mistake:
+    except (TypeError, ValueError, OverflowError) as mistake:
         raise UserMistake(f"{args.task}: {mistake}") from None
 
 
@@ -236,7 +237,7 @@ def run(job: Job, args: argparse.Namespace, record: dict) -> dict | None:
     record["repeats"] = [result.metrics for result in results] if args.repeats > 1 else []
     record["result"] = mean_metrics([result.metrics for result in results])
     default = record["result"].get("default")
-    if not isinstance(default, int | float) or not math.isfinite(default):
+    if not is_finite(default):
         raise ValueError(f"the objective must return a finite number as 'default', not {default!r}")
     status = next((result.status for result in results if result.status != "ok"), "ok")
     record["status"] = "interrupted" if interrupted else status

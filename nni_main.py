@@ -15,11 +15,11 @@ import signal
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
 from runner import commands, request, resume
 from runner.flags import UserMistake, thread_environment
 from runner.listing import print_experiments
+from runner.records import remove_temporaries
+from runner.texts import one_line, take_any_terminal
 from search_spaces import load_space
 from tuners import ASSESSORS, TUNERS
 
@@ -28,10 +28,11 @@ ROOT = Path(__file__).resolve().parent
 
 def main() -> int:
     """Check the request, then run the search. Returns the exit status: 2 for a mistake found before the start."""
+    take_any_terminal()
     try:
         args = request.parse_arguments()
     except UserMistake as mistake:
-        print(f"nni_main.py: {mistake}", file=sys.stderr)
+        print(f"nni_main.py: {one_line(mistake)}", file=sys.stderr)
         return 2
     if args.list:
         print_experiments(args.experiments)
@@ -47,10 +48,11 @@ def main() -> int:
         if not args.resume:
             request.reserve_folder(args)
         with resume.hold(args.experiments / args.id):
+            remove_temporaries(args.experiments / args.id)
             resume.save_request(args.experiments / args.id, args, space)
             return search(args, space)
     except (UserMistake, ValueError, OSError) as mistake:
-        print(f"nni_main.py: {mistake}", file=sys.stderr)
+        print(f"nni_main.py: {one_line(mistake)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("nni_main.py: interrupted before the search began", file=sys.stderr)
@@ -106,6 +108,7 @@ def search(args: argparse.Namespace, space: dict) -> int:
     """Run the search to its end, to Ctrl-C or to SIGTERM; return the exit status; the results are written."""
     following = search_of(args)
     results, console = following.results, following.console
+    say_what_is_skipped(results.folder)
     where = f"on {args.dask}" if args.dask else f"{args.concurrency} at once"
     console.print(f"experiment {args.id}: {args.tuner}, {args.trials} trials, {where}", soft_wrap=True)
     exit_status = (search_headless if args.headless else search_with_nni)(following, args, space)
@@ -127,20 +130,28 @@ def view(args: argparse.Namespace) -> int:
 
     folder = args.experiments / args.id
     args.machines, args.concurrency = None, args.concurrency or 1  # no trial runs
+    request.end_leftovers(args)
     request.check_nni_can_start(args)
     with resume.hold(folder):
+        say_what_is_skipped(folder)
         following = search_of(args)
         return managed.view(following, parts_of(args, resume.read_request(folder)["space"], following))
+
+
+def say_what_is_skipped(folder: Path) -> None:
+    """Tell of an experiment's lines of which nothing can be made."""
+    if said := resume.skipped_lines(folder):
+        print(f"note: {said}", flush=True)
 
 
 def search_of(args: argparse.Namespace):
     """Return the Search that a request is about, with the results that it has so far."""
     from runner.results import Results
-    from runner.search import Search
+    from runner.search import Search, plain_console
 
     folder = args.experiments / args.id
     results = Results(folder, lambda parameters: commands.repeat_command(args, parameters), args.aim)
-    return Search(results, folder / "events.jsonl", args.trials, args.duration, Console())
+    return Search(results, folder / "events.jsonl", args.trials, args.duration, plain_console())
 
 
 def parts_of(args: argparse.Namespace, space: dict, following):

@@ -18,22 +18,28 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from runner.flags import OneLineParser, UserMistake, count, thread_environment
+from runner.texts import one_line, take_any_terminal
 
 ROOT = Path(__file__).resolve().parent
 
 
 def main() -> int:
     """Do what the command line says. Returns the exit status: 2 for a mistake, 130 after Ctrl-C."""
+    take_any_terminal()
     args = parse_arguments()
     try:
         return compare(args) if args.compare else report(args)
     except UserMistake as mistake:
-        print(f"report_hpo.py: {mistake}", file=sys.stderr)
+        print(f"report_hpo.py: {one_line(mistake)}", file=sys.stderr)
         return 2
-    except RuntimeError as error:
-        print(f"report_hpo.py: {error}; what is done is kept, the same command goes on from there", file=sys.stderr)
+    except (RuntimeError, OSError) as error:  # of OSError: a full disk
+        print(
+            f"report_hpo.py: {one_line(error)}; what is done is kept, the same command goes on from there",
+            file=sys.stderr,
+        )
         return 1
     except KeyboardInterrupt:
         print("report_hpo.py: interrupted; what is done is kept, the same command goes on from there", file=sys.stderr)
@@ -189,7 +195,7 @@ def steps():
         yield lambda text: None
         return
     with console.status("report") as status:
-        yield lambda text: status.update(f"report: {text}")
+        yield lambda text: status.update(Text(f"report: {text}"))  # no markup
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from benchmarks import add_arguments, finish
 from benchmarks.braille_baselines import baselines
-from runner.records import append_line, read_journal
+from runner.records import append_line, read_journal, read_lines
 from runner.retrain import ROOT, paired_difference, retrain, spread
 
 TASKS = {"eprop": "eprop_braille", "bptt": "eprop_braille_bptt"}
@@ -154,7 +154,7 @@ def baseline_accuracies(augmentation: dict | None, args: argparse.Namespace) -> 
     """Return the test accuracies of the classical methods, split by split, from --work where they are there."""
     path = args.work / "baselines.jsonl"
     key = json.dumps(augmentation, sort_keys=True)
-    known = {entry["parameter_id"]: entry["accuracies"] for entry in read_journal(path)}
+    known = {entry["parameter_id"]: entry["accuracies"] for entry in read_lines(path, _as_baseline)[0]}
     missing = [split for split in range(args.splits) if f"{split} {key}" not in known]
     with progress() as bar, ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         line = bar.add_task("classical" + (", augmented" if augmentation else ""), total=len(missing))
@@ -166,6 +166,10 @@ def baseline_accuracies(augmentation: dict | None, args: argparse.Namespace) -> 
     found = [known[f"{split} {key}"] for split in range(args.splits)]
     suffix = ", augmented" if augmentation else ""
     return {method + suffix: [accuracies[method] for accuracies in found] for method in found[0]}
+
+
+def _as_baseline(found) -> dict | None:
+    return found if isinstance(found, dict) and {"parameter_id", "accuracies"} <= found.keys() else None
 
 
 def baseline(split_seed: int, data_dir: Path, augmentation: dict | None) -> dict[str, float]:

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
+from models.kernel_cache import njit
+
 SAMPLES_PER_PART = 4  # gradients are summed over so many samples first: a long float32 sum loses digits
-inlined = numba.njit(inline="always")  # a call per loop would cost more than the loop
+inlined = njit(inline="always")  # a call per loop would cost more than the loop
 
 
 class Constants(NamedTuple):
@@ -88,7 +89,7 @@ def spikes(activity: Activity) -> np.ndarray:
     return result
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _forward(x, net, adaptive, zero, delay, keep_slopes, activity):
     """The equations are those of `models.rsnn.RSNN`."""
     samples, steps, channels = x.shape
@@ -126,7 +127,7 @@ def _forward(x, net, adaptive, zero, delay, keep_slopes, activity):
             _read_out(output, activity.outputs[b, t], activity.counts[b], fired, net)
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _backward(x, net, adaptive, zero, delay, activity, errors, feedback, rate_push, part, total):
     """The recursions are those of `models.eprop`: D is signal, S credit, G to_adapt, r rate_push."""
     samples, steps, channels = x.shape
@@ -198,7 +199,7 @@ def _add_to_row(rows, i, term):
         rows[i, j] += term[j]
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _move(part, total):
     for i in range(part.shape[0]):
         for j in range(part.shape[1]):

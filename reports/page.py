@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
 import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 
 from reports.parameters import short
 from runner.records import write_atomic
+from runner.texts import printable
 
 DPI = 150  # of the PNGs
 
@@ -145,6 +146,11 @@ def _tags(rows: list[list]) -> list[str]:
 
 def _cell(value, tag: str) -> str:
     return f"<{tag}>{escape(short(value))}</{tag}>"
+
+
+def escape(text: str) -> str:
+    """A text as HTML, with control characters escaped (each takes ten letters at most)."""
+    return html.escape("\n".join(printable(line, 10 * len(line) + 1) for line in text.split("\n")))
 
 
 def file_name(text: str) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import shlex
 from collections import Counter
 from dataclasses import dataclass, field
@@ -12,7 +10,8 @@ from pathlib import Path
 
 from reports.parameters import Parameter, parameters_of
 from runner.flags import UserMistake
-from runner.records import WITH_DEFAULT, read_journal, read_record
+from runner.records import WITH_DEFAULT, as_entry, is_finite, key_of, parsed, read_journal, read_lines, read_record
+from runner.resume import read_starts
 from search_spaces import load_space
 from tuners.aim import Aim, parse_objectives
 
@@ -129,11 +128,6 @@ def is_scored(entry: dict) -> bool:
     return entry["status"] in WITH_DEFAULT and is_finite(entry["result"].get("default"))
 
 
-def is_finite(value) -> bool:
-    """Tell whether a value is a finite number."""
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
 def labelled(metric: str) -> str:
     """A metric's name with its unit, as an axis says it: energy_nj_cmos_45nm is energy cmos 45nm [nJ]."""
     if metric == "default":
@@ -163,22 +157,7 @@ def read_search(folder: Path) -> Search:
 
 def _journal(path: Path) -> tuple[list[dict], int]:
     """Return the entries in the order of their start, and the number of lines that are no entry."""
-    lines = [line for line in path.read_bytes().splitlines() if line.strip()] if path.exists() else []
-    entries = sorted(filter(_is_entry, read_journal(path)), key=lambda entry: entry["sequence"])
-    return entries, sum(not _is_entry(_parsed(line)) for line in lines)
-
-
-def _parsed(line: bytes):
-    try:
-        return json.loads(line)
-    except ValueError:
-        return None
-
-
-def _is_entry(found) -> bool:
-    """Tell whether a line of the journal has what the report builds on."""
-    kinds = {"trial": str, "sequence": int, "parameters": dict, "status": str, "result": dict, "seeds": dict}
-    return isinstance(found, dict) and all(isinstance(found.get(name), kind) for name, kind in kinds.items())
+    return sorted(read_journal(path), key=lambda entry: entry["sequence"]), read_lines(path, as_entry)[1]
 
 
 def _fitting(entry: dict, parameters: list[Parameter]) -> dict:
@@ -191,18 +170,15 @@ def _fitting(entry: dict, parameters: list[Parameter]) -> dict:
 def read_json(path: Path) -> dict:
     """Return the object in a JSON file, empty where there is none that can be read."""
     try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
+        found = parsed(path.read_bytes())
+    except OSError:
         return {}
     return found if isinstance(found, dict) else {}
 
 
 def count_running(folder: Path, entries: list[dict]) -> int:
     """Return how many trials have started, by the manager's events, and are not in the journal."""
-    path = folder / "events.jsonl"
-    events = map(_parsed, path.read_bytes().splitlines() if path.exists() else ())
-    starts = [event for event in events if isinstance(event, dict) and event.get("event") == "start"]
-    started = {start["trial"] if start.get("parameter_id") is None else start["parameter_id"] for start in starts}
+    started = {key_of(start) for start in read_starts(folder / "events.jsonl")}
     return len(started - {entry["parameter_id"] for entry in entries})
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from runner.flags import UserMistake, trial_flags
+from runner.texts import printable
 
 ROOT = Path(__file__).resolve().parent.parent
 REPORT_SECONDS = 600  # the report after a search is given up after so long
@@ -39,14 +40,14 @@ def repeat_command(args: argparse.Namespace, parameters: dict) -> str:
 def check_trial(args: argparse.Namespace) -> None:
     """Compare the search space with Params and train one epoch, in a process of its own. Raises UserMistake."""
     command = [*trial_command(args), "--check", "--metrics", ",".join(args.aim.metrics)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    lines = done.stderr.strip().splitlines() or ["the check ended without a word"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, errors="replace")
+    lines = [printable(line) for line in done.stderr.strip().splitlines()] or ["the check ended without a word"]
     if done.returncode == 2:
         raise UserMistake(lines[-1].removeprefix("main_hpo.py: "))
     if done.returncode:
-        print(done.stderr, file=sys.stderr)
+        print("\n".join(lines), file=sys.stderr)
         raise UserMistake(f"one epoch of {args.task} with the defaults failed (above): {lines[-1]}")
-    print(done.stderr + done.stdout.strip())  # the first: what the loaders say
+    print("\n".join(map(printable, (done.stderr + done.stdout).splitlines())))  # the first: what the loaders say
 
 
 def make_report(folder: Path, console: Console) -> None:

@@ -2,7 +2,8 @@
 
 A trial is bound to its worker and never tried twice, so that it counts once: where its worker dies, it was killed.
 The workers need this repository and the data under the same paths, and this project's packages. Dask runs whatever
-reaches its ports, without asking who sent it: for networks that can be trusted only.
+reaches its ports, without asking who sent it, but where the address is tls://: then only who has a certificate, as
+Dask's own configuration names it (distributed.comm.tls), can reach them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import queue
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 
 from runner.flags import UserMistake
@@ -114,6 +116,19 @@ class DaskSlots:
         self._client.close()
 
 
+def is_open(address: str) -> bool:
+    """Tell whether others on the network can reach a scheduler at `address` without a certificate."""
+    scheme, _, rest = address.rpartition("://")
+    host = rest.rpartition("@")[2].split("/")[0]
+    host = host[1:].split("]")[0] if host.startswith("[") else host.split(":")[0]
+    if scheme in ("tls", "wss", "inproc") or host == "localhost":
+        return False
+    try:
+        return not ip_address(host).is_loopback
+    except ValueError:
+        return True
+
+
 def connect(address: str):
     """Return a client of the Dask scheduler. Raises UserMistake where there is none, or no dask.distributed here."""
     try:
@@ -124,6 +139,10 @@ def connect(address: str):
         return Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
         raise UserMistake(f"--dask {address}: no Dask scheduler answers there ({type(error).__name__})") from None
+    except TypeError:  # as Dask answers to a missing certificate
+        raise UserMistake(
+            f"--dask {address}: Dask's configuration (distributed.comm.tls) names no certificate"
+        ) from None
 
 
 def check_cluster(address: str, root: Path, data_dir: Path | None) -> None:

@@ -7,7 +7,10 @@ import contextlib
 import os
 from pathlib import Path
 
+from runner.texts import printable
+
 HIGHEST_SEED = 2**31 - 1  # NumPy's and scikit-learn's generators take no more than 32 bits
+HIGHEST_COUNT = 2**31 - 1  # what is more is a slip, and beyond some floats and NNI's database
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
@@ -28,10 +31,11 @@ def count(lowest: int, highest: int | None = None):
 
     def parse(text: str) -> int:
         with contextlib.suppress(ValueError):
-            if int(text) >= lowest and (highest is None or int(text) <= highest):
+            if lowest <= int(text) <= (HIGHEST_COUNT if highest is None else highest):
                 return int(text)
         bounds = f"of at least {lowest}" if highest is None else f"from {lowest} to {highest}"
-        raise argparse.ArgumentTypeError(f"must be an integer {bounds}, not {text!r}")
+        bounds += f" and at most {HIGHEST_COUNT}" if highest is None and len(text) > 9 else ""
+        raise argparse.ArgumentTypeError(f"must be an integer {bounds}, not {printable(text, 40)!r}")
 
     return parse
 

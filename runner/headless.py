@@ -9,7 +9,6 @@ once. Slots are processes on this machine (runner/slots.py) or workers of a Dask
 from __future__ import annotations
 
 import contextlib
-import json
 import resource
 import signal
 import time
@@ -18,10 +17,11 @@ from pathlib import Path
 
 from runner import asking
 from runner.asking import Asker
-from runner.records import append_line, told_of, write_atomic, write_packed
+from runner.records import append_line, parse_record, told_of, write_atomic, write_packed
 from runner.resume import trials_of
 from runner.search import Search, print_closing
 from runner.slots import LocalSlots  # noqa: F401
+from runner.texts import one_line
 
 POLL_SECONDS = 0.3
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -77,7 +77,7 @@ def conduct(search: Search, tuner: Callable[[int], dict], seed: int, space: dict
                 slots.close()
                 note_times(search, asker)
         except (RuntimeError, OSError) as error:  # the tuner; a full disk
-            search.console.print(f"nni_main.py: {error}", soft_wrap=True, markup=False)
+            search.console.print(f"nni_main.py: {one_line(error)}", soft_wrap=True)
             exit_status = 1
         except KeyboardInterrupt:  # the second Ctrl-C
             search.console.print("stopped at once")
@@ -144,7 +144,7 @@ def _take(search: Search, asker: Asker, ended) -> None:
     """Enter a trial that has ended: its folder, the journal, the progress line, the tuner."""
     start = search.running.pop(ended.trial)
     folder = trial_folder(search.results.folder, ended.trial)
-    record = json.loads(ended.record) if ended.record else None
+    record = parse_record(ended.record) if ended.record else None
     if record:
         write_packed(folder, ended.record, ended.model, sync=False)
     if ended.printed:

@@ -12,6 +12,7 @@ from rich.table import Table
 from runner.flags import UserMistake
 from runner.records import read_journal
 from runner.resume import hold, read_request
+from runner.texts import printable
 from runner.web_address import read_address
 
 COLUMNS = ("id", "task", "tuner", "status", "trials", "best", "started")
@@ -26,7 +27,7 @@ def print_experiments(experiments: Path) -> None:
         return
     table = Table(*COLUMNS, box=None, pad_edge=False)
     for row in rows:
-        table.add_row(*(str(row[name]) for name in COLUMNS))
+        table.add_row(*(printable(str(row[name])) for name in COLUMNS))
     # a table wider than the terminal is wrapped by it: nothing is cut off
     console = Console()
     console.print(table, width=None if console.is_terminal else 200, crop=False, highlight=False, markup=False)

@@ -17,6 +17,7 @@ from pathlib import Path
 from runner import database, manager
 from runner.resume import trials_of
 from runner.search import Search, print_closing
+from runner.texts import one_line
 from runner.watchdog import Stalled
 from runner.web_address import address_of
 
@@ -52,7 +53,7 @@ def conduct(search: Search, parts: Parts) -> int:
     except SystemExit as terminated:
         exit_status = terminated.code
     except (RuntimeError, OSError, sqlite3.Error) as error:  # of OSError: a full disk
-        search.console.print(f"nni_main.py: {_one_line(error)}", soft_wrap=True, markup=False)
+        search.console.print(f"nni_main.py: {_one_line(error)}", soft_wrap=True)
         exit_status = 1
     with _signals_ignored():
         with contextlib.suppress(OSError):  # what could be written is
@@ -72,7 +73,7 @@ def follow(search: Search, parts: Parts) -> None:
             if search.counts.total() == repaired_at:
                 raise RuntimeError(f"{fault}, again: the search is ended; --resume goes on with it") from None
             repaired_at = search.counts.total()
-            search.console.print(f"{fault}; NNI is started anew, and the search goes on", soft_wrap=True, markup=False)
+            search.console.print(f"{fault}; NNI is started anew, and the search goes on", soft_wrap=True)
     search.finished = True
     search.say_what_is_spent()
 
@@ -110,7 +111,7 @@ def view(search: Search, parts: Parts) -> int:
         search.console.print(f"{len(finished)} trials at {address_of(experiment.port)} until Ctrl-C", soft_wrap=True)
         signal.pause()
     except (RuntimeError, OSError, sqlite3.Error) as error:
-        search.console.print(f"nni_main.py: {_one_line(error)}", soft_wrap=True, markup=False)
+        search.console.print(f"nni_main.py: {_one_line(error)}", soft_wrap=True)
         return 1
     except (KeyboardInterrupt, SystemExit):
         return 0
@@ -157,7 +158,7 @@ def _plain(settings: dict) -> dict:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return one_line(error) or type(error).__name__
 
 
 @contextlib.contextmanager

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import json
 import logging
 import os
 import signal
@@ -24,7 +23,8 @@ import psutil
 
 from runner import web_address
 from runner.ports import PortTaken, claim_port, port_is_free
-from runner.processes import MARK, family_of, folder_of, is_manager, kill_family, mark_of
+from runner.processes import MARK, environment, family_of, folder_of, is_manager, kill_family, mark_of
+from runner.records import as_event, parsed
 
 PRELOAD = Path(__file__).with_name("preload.js")
 NNI_VERSION = "3.0"
@@ -77,7 +77,7 @@ def start_manager(experiment, port: int, events: Path, environ: dict[str, str]) 
     own = _preload_environment(experiment, events, web_address.new_secret(port))
     atexit.register(stop_manager, experiment)
     try:
-        with _environment(own | environ), _patience(events, offset):
+        with environment(own | environ), _patience(events, offset):
             experiment.start(port, run_mode=RunMode.Detach)  # other modes print the manager's messages
         web_address.keep_address(folder_of(experiment), web_address.address_of(port))
     except BaseException as error:
@@ -103,18 +103,6 @@ def _preload_environment(experiment, events: Path, secret: str) -> dict[str, str
     path = str(PRELOAD).replace("\\", "\\\\").replace('"', '\\"')
     own = {"NODE_OPTIONS": f'--require "{path}" {users}'.strip(), "HPO_EVENTS": str(events), "HPO_SECRET": secret}
     return own | {MARK: mark_of(experiment)} | ({"HPO_NODE_OPTIONS": users} if users else {})
-
-
-@contextlib.contextmanager
-def _environment(extra: dict[str, str]) -> Iterator[None]:
-    """Set environment variables for the processes that are started inside."""
-    before = dict(os.environ)
-    os.environ.update(extra)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 @contextlib.contextmanager
@@ -220,13 +208,8 @@ def read_events(path: Path, offset: int) -> tuple[list[dict], int]:
     except FileNotFoundError:
         return [], offset
     complete = data[: data.rfind(b"\n") + 1]
-    return list(_parsed(complete)), offset + len(complete)
-
-
-def _parsed(lines: bytes) -> Iterator[dict]:
-    for line in lines.splitlines():
-        with contextlib.suppress(ValueError):  # what a full disk or a kill has torn
-            yield json.loads(line)
+    events = map(as_event, map(parsed, complete.splitlines()))  # none of what a full disk or a kill has torn
+    return [event for event in events if event is not None], offset + len(complete)
 
 
 def stop_manager(experiment, seconds: float = STOP_SECONDS) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 
 MARK = "HPO_MANAGED_BY"  # environment variable of manager, tuner and trials: "<our pid> <our start> <folder>"
+SLOT = "HPO_SLOT"  # the same of a slot's process and what its trials start: "<our pid> <slots> <number>"
 OWN_START = psutil.Process().create_time()  # once: it moves when the clock is set
 
 
@@ -46,12 +48,17 @@ def is_manager(process: psutil.Process) -> bool:
 
 def mark_of(experiment) -> str:
     """Return the mark of what this process starts for an experiment."""
-    return f"{os.getpid()} {OWN_START:.0f} {folder_of(experiment)}"
+    return mark_for(folder_of(experiment))
 
 
 def folder_of(experiment) -> Path:
     """Return the folder of an experiment."""
     return Path(experiment.config.experiment_working_directory, experiment.id).resolve()
+
+
+def mark_for(folder: Path) -> str:
+    """Return the mark of what this process starts for the experiment in `folder`."""
+    return f"{os.getpid()} {OWN_START:.0f} {folder.resolve()}"
 
 
 def _is_alive(mark: str) -> bool:
@@ -66,17 +73,39 @@ def _is_alive(mark: str) -> bool:
 
 
 def kill_family(experiment) -> None:
-    """Kill all that the manager has started; again, as long as something new comes up."""
+    """Kill all that the manager has started."""
+    kill_carrying(MARK, mark_of(experiment))
+
+
+def kill_carrying(variable: str, value: str) -> None:
+    """Kill what carries a mark; again, as long as something new comes up."""
     deadline = time.monotonic() + 5
-    while (family := family_of(experiment)) and time.monotonic() < deadline:
+    while (family := carrying(variable, value)) and time.monotonic() < deadline:
         _kill(family)
 
 
 def family_of(experiment) -> list[psutil.Process]:
     """Return manager, tuner, trials and all below them: whatever carries the experiment's mark, orphans included."""
-    mark, family = mark_of(experiment), []
+    return carrying(MARK, mark_of(experiment))
+
+
+def carrying(variable: str, value: str) -> list[psutil.Process]:
+    """Return the processes but this one whose environment has `variable` with this value."""
+    found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            if process.environ().get(MARK) == mark and process.pid != os.getpid():
-                family.append(process)
-    return family
+            if process.environ().get(variable) == value and process.pid != os.getpid():
+                found.append(process)
+    return found
+
+
+@contextlib.contextmanager
+def environment(variables: dict[str, str]) -> Iterator[None]:
+    """Set environment variables for the processes that are started inside."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)

@@ -10,14 +10,16 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
 from runner import resume
 from runner.commands import check_trial
-from runner.flags import OneLineParser, UserMistake, add_trial_flags, count, thread_environment
+from runner.flags import HIGHEST_COUNT, OneLineParser, UserMistake, add_trial_flags, count, thread_environment
 from runner.records import read_journal
 from runner.tensorboard import check_tensorboard
+from runner.texts import printable
 from search_spaces import levels, split_task, task_names
 from tuners import ASSESSORS, DEFAULT_TUNER, REFUSED_TUNERS, TUNERS, WITH_AIMS, WITH_JOURNAL
 from tuners.aim import Aim, parse_limit, parse_objectives
@@ -101,11 +103,14 @@ def aimed(parse):
 
 def seconds(text: str) -> int:
     """An argparse type: a time such as 90, 90s, 30m, 2h or 1d, in seconds."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text)
-    value = int(float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]) if match else 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be a time such as 90s, 30m, 2h or 1d, not {text!r}")
-    return value
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)", text)
+    value = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]] if match else 0
+    if not 1 <= value <= HIGHEST_COUNT:
+        limit = " of at most 24855d" if value else ""
+        raise argparse.ArgumentTypeError(
+            f"must be a time such as 90s, 30m, 2h or 1d{limit}, not {printable(text, 40)!r}"
+        )
+    return int(value)
 
 
 def experiment_id(text: str) -> str:
@@ -119,6 +124,7 @@ def check(args: argparse.Namespace, space: dict) -> None:
     """Check all that can be wrong before a search begins; the last check trains for an epoch. Raises UserMistake."""
     check_request(args, space)
     check_folder(args)
+    end_leftovers(args)
     if not args.headless:
         check_nni_can_start(args)
     if args.headless:
@@ -191,6 +197,8 @@ def check_warm_start(args: argparse.Namespace, space: dict) -> None:
         raise UserMistake(
             f"--warm-start {args.warm_start}: none of its {len(trials)} trials fits the search space of {args.task}"
         )
+    if said := resume.skipped_lines(earlier):
+        print(f"note: --warm-start {args.warm_start}: {said}")
     if fitting < len(trials):
         print(f"note: {fitting} of the {len(trials)} trials of {args.warm_start} fit the search space; no others count")
 
@@ -221,14 +229,35 @@ def check_folder(args: argparse.Namespace) -> None:
         raise UserMistake(f"--id {args.id}: {args.experiments / args.id} exists already; choose another id")
 
 
+def end_leftovers(args: argparse.Namespace) -> None:
+    """End what a killed search has left running."""
+    from runner import processes
+
+    for identifier in processes.end_leftovers(args.experiments):
+        print(f"note: what was still running of experiment {identifier} has been ended; its nni_main.py is gone")
+
+
+def check_home() -> None:
+    """Find out that NNI cannot write its list of experiments, without which its manager dies. Raises UserMistake."""
+    folder = Path(os.path.expanduser("~"), "nni-experiments")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+        if (folder / ".experiment").exists():
+            (folder / ".experiment").open("a").close()
+    except OSError as error:
+        raise UserMistake(
+            f"HOME: NNI cannot write its list of experiments in {folder} ({error.strerror}); set HOME to a folder that "
+            "can be written, or use --headless"
+        ) from None
+
+
 def check_nni_can_start(args: argparse.Namespace) -> None:
-    """Find a taken port or another NNI, and end what a killed search has left. Raises UserMistake."""
+    """Find a taken port, another NNI or a home that it cannot write. Raises UserMistake."""
     from runner.manager import check_nni
     from runner.ports import next_free_port, port_is_free
-    from runner.processes import end_leftovers
 
-    for identifier in end_leftovers(args.experiments):
-        print(f"note: what was still running of experiment {identifier} has been ended; its nni_main.py is gone")
+    check_home()
     if args.port is not None and not port_is_free(args.port):
         raise UserMistake(f"--port {args.port} is in use; {next_free_port(args.port)} is free")
     try:
@@ -245,8 +274,13 @@ def check_headless(args: argparse.Namespace) -> None:
     if args.dask and args.tensorboard:
         raise UserMistake("--tensorboard with --dask: the logs would stay with the workers; leave one of them out")
     if args.dask:
-        from runner.dask_slots import check_cluster
+        from runner.dask_slots import check_cluster, is_open
 
+        if is_open(args.dask):
+            print(
+                f"note: --dask {printable(args.dask)} is not encrypted, and whoever reaches its ports can run code as "
+                "you; tls:// with certificates in Dask's configuration prevents that"
+            )
         check_cluster(args.dask, ROOT, args.data_dir)
 
 

@@ -12,12 +12,14 @@ from runner.records import (
     WEIGHTS,
     WITH_DEFAULT,
     append_line,
+    is_finite,
     journal_entry,
     read_journal,
     read_record,
     weights_in,
     write_atomic,
 )
+from runner.texts import harmless
 from tuners.aim import Aim
 
 WEIGHTS_KEPT = 5  # the weights of so many trials stay on disk
@@ -77,7 +79,8 @@ class Results:
         return self._ranked(self._entries.values())
 
     def _ranked(self, entries) -> list[dict]:
-        scored = [(entry, self.aim.scores(entry["result"])) for entry in entries if "default" in entry["result"]]
+        scored = [(entry, self.aim.scores(entry["result"])) for entry in entries]
+        scored = [pair for pair in scored if is_finite(pair[0]["result"].get("default"))]
         scored = [(entry, scores) for entry, scores in scored if scores is not None]
         scored.sort(key=lambda pair: (not self.aim.is_kept(pair[0]["result"]), -pair[1][0], pair[0]["sequence"]))
         return [entry for entry, _ in scored]
@@ -94,7 +97,7 @@ class Results:
 
         began = time.monotonic()
         ordered = sorted(self.entries, key=lambda entry: entry["sequence"])
-        table = pandas.DataFrame([_row(entry) for entry in ordered], columns=None if ordered else FIRST_COLUMNS)
+        table = pandas.DataFrame([_cells(entry) for entry in ordered], columns=None if ordered else FIRST_COLUMNS)
         if ordered and len(self.aim.objectives) > 1:
             front = {entry["trial"] for entry in self.front()}
             table.insert(3, "pareto", [entry["trial"] in front for entry in ordered])
@@ -147,6 +150,11 @@ class Results:
         for name in WEIGHTS:
             (self.folder / f"best_{name}").unlink(missing_ok=True)
         return None
+
+
+def _cells(entry: dict) -> dict:
+    """A row, with no formula for a spreadsheet in it."""
+    return {harmless(name): harmless(value) for name, value in _row(entry).items()}
 
 
 def _row(entry: dict) -> dict:

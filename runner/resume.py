@@ -18,12 +18,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from runner.flags import UserMistake
-from runner.records import key_of, read_journal, write_atomic
+from runner.records import as_entry, as_event, key_of, read_journal, read_lines, write_atomic
 
 FIXED = ("task", "tuner", "objectives", "limit", "warm_start", "assessor", "headless")
 FIXED += ("seed", "split_seed", "test_seed", "repeats", "tonic")
 CHANGEABLE = ("trials", "duration", "trial_duration", "concurrency", "gpus", "threads", "device", "dask", "data_dir")
 CHANGEABLE += ("tensorboard", "machines")
+FORMS = {"journal.jsonl": as_entry, "events.jsonl": as_event}
 
 
 def save_request(folder: Path, args: argparse.Namespace, space: dict) -> None:
@@ -41,7 +42,7 @@ def read_request(folder: Path) -> dict:
     try:
         asked = json.loads((folder / "search.json").read_text())
         missing = [name for name in (*FIXED, "trials", "space") if name not in asked]
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise UserMistake(f"{folder} has no search.json that can be read ({error})") from None
     if missing:
         raise UserMistake(f"{folder} has no search.json that can be read (it lacks {missing[0]!r})")
@@ -106,11 +107,12 @@ def trials_of(folder: Path) -> tuple[list[tuple[dict, dict]], list[dict]]:
 
 
 def read_starts(path: Path) -> list[dict]:
-    """Return the start events of an events file, in their order; torn lines are skipped."""
-    starts = []
-    for line in path.read_bytes().splitlines() if path.exists() else ():
-        with contextlib.suppress(ValueError):
-            event = json.loads(line)
-            if event.get("event") == "start":
-                starts.append(event)
-    return starts
+    """Return the start events of an events file, in their order; lines that are no events are skipped."""
+    return [event for event in read_lines(path, as_event)[0] if event["event"] == "start"]
+
+
+def skipped_lines(folder: Path) -> str:
+    """Say how many lines of an experiment's files are of no use; "" where all are."""
+    skipped = {name: read_lines(folder / name, form)[1] for name, form in FORMS.items()}
+    said = [f"{number} line{'s' * (number > 1)} of {name}" for name, number in skipped.items() if number]
+    return f"{' and '.join(said)} cannot be read and are skipped" if said else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -17,13 +18,16 @@ from rich.text import Text
 from runner.manager import read_events
 from runner.records import STATUSES, WITH_DEFAULT, journal_entry, key_of
 from runner.results import Results
+from runner.texts import printable
 from runner.watchdog import Watchdog
 
 POLL_SECONDS = 0.3
 LINE_SECONDS = 0.5  # where there is no terminal, at most so often a line of progress
 EXHAUSTED_SECONDS = 5.0  # without a trial after which a tuner that has no more counts as done; NNI polls each 0.5 s
 MACHINES_SECONDS = 120.0  # without any of several machines after which the search ends
-LAST_LINES = 6  # of a failed trial's error output
+LAST_LINES = 6  # of a failed trial's error output,
+LINE_LETTERS = 300  # cut to so many letters each,
+LAST_BYTES = 2**16  # among the last bytes of it
 
 
 @dataclass
@@ -84,7 +88,7 @@ class Search:
         said = f"machine {event['machine']} {words.get(event['state'], 'is given up')}"
         if event["reason"]:
             said += f": {event['reason']}" + ("; it is called again and again" if event["state"] != "given_up" else "")
-        self.console.print(said, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(printable(said), soft_wrap=True)
 
     def _exhausted(self, status: str) -> bool:
         """A space of which every point has been tried: NNI never calls that DONE."""
@@ -139,7 +143,7 @@ class Search:
         due = time.monotonic() - self._last_line > LINE_SECONDS or self.counts.total() >= self.trials
         if due and not self.console.is_terminal:
             self._last_line = time.monotonic()
-            self.console.print(self.line(), soft_wrap=True, highlight=False)
+            self.console.print(self.line(), soft_wrap=True)
         return entry
 
     def out_of_time(self) -> bool:
@@ -158,17 +162,17 @@ class Search:
             self.console.print("the duration is over; --resume goes on")
 
     def _show_failure(self, entry: dict) -> None:
-        self.console.print(f"trial {entry['trial']} {entry['status']}: {entry['cause']}", markup=False, soft_wrap=True)
+        self.console.print(f"trial {entry['trial']} {entry['status']}: {entry['cause']}", soft_wrap=True)
         for line in last_lines(self.results.trial_folder(entry["trial"]) / "trial.stderr"):
-            self.console.print(f"    {line}", markup=False, highlight=False, soft_wrap=True)
+            self.console.print(f"    {line}", soft_wrap=True)
 
     def line(self) -> str:
         """done / failed / running, best so far, time left."""
         ended, best = self.counts.total() - self.counts["interrupted"], self.results.best
         failed = ended - sum(self.counts[status] for status in WITH_DEFAULT)
         shown = f"best {best['result']['default']:.4f}" if best else "no result yet"
-        counts = f"{ended}/{self.trials} done · {failed} failed · {len(self.running)} running"
-        return " · ".join((counts, shown, *self._left()))
+        counts = [f"{ended}/{self.trials} done", f"{failed} failed", f"{len(self.running)} running", shown]
+        return (" | " if self.console.options.ascii_only else " · ").join([*counts, *self._left()])
 
     def _left(self) -> list[str]:
         """Time left, judged by the trials so far and bounded by the duration; nothing if it cannot be told."""
@@ -196,11 +200,19 @@ class Search:
 
 
 def last_lines(path: Path) -> list[str]:
-    """Return the last lines of a text file; none where there is no such file."""
+    """Return the last lines of a text file, printable and cut; none where there is no such file."""
     try:
-        return path.read_text(errors="replace").strip().splitlines()[-LAST_LINES:]
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - LAST_BYTES))
+            lines = file.read().decode(errors="replace").strip().splitlines()
     except OSError:
         return []
+    return [printable(line.rstrip(), LINE_LETTERS) for line in lines[-LAST_LINES:]]
+
+
+def plain_console() -> Console:
+    """Return what prints texts as they stand: no markup in them, and no highlighter, which long words hold for long."""
+    return Console(markup=False, highlight=False, emoji=False)
 
 
 def print_closing(results: Results, console: Console) -> None:
@@ -219,12 +231,10 @@ def print_closing(results: Results, console: Console) -> None:
     if len(results.aim.objectives) > 1:
         print_front(results, console)
     counts = Counter(entry["status"] for entry in results.entries)
-    console.print(
-        "trials: " + (", ".join(f"{counts[s]} {s}" for s in STATUSES if counts[s]) or "none"), highlight=False
-    )
+    console.print("trials: " + (", ".join(f"{counts[s]} {s}" for s in STATUSES if counts[s]) or "none"))
     for name in ("results.csv", "best.json", "best_model.pt", "best_model.npz", "journal.jsonl"):
         if (results.folder / name).exists():
-            console.print(f"{name:14} {results.folder / name}", soft_wrap=True, highlight=False)
+            console.print(f"{name:14} {results.folder / name}", soft_wrap=True)
 
 
 def print_front(results: Results, console: Console) -> None:

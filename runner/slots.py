@@ -15,11 +15,15 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import NamedTuple
 
-from runner.parents import die_with_parent
+from runner.parents import die_with_parent, guard
+from runner.processes import MARK, SLOT, environment, kill_carrying, mark_for
+from runner.records import parse_record
+from runner.texts import take_any_terminal
 
 MOST_PRINTED = 2**16  # bytes kept of what a trial printed
 GRACE_SECONDS = 5.0  # between SIGINT and SIGKILL, as NNI has it
@@ -42,6 +46,7 @@ class Slot:
     process: multiprocessing.process.BaseProcess
     pipe: Connection
     log: Path  # what its trial prints
+    mark: str  # of the process and what its trials start
     trial: str | None = None
     up: bool = False  # its process has started and said so
     due: float = float("inf")  # when the trial's time is over [monotonic s]
@@ -61,7 +66,11 @@ class LocalSlots:
         self.number, self._call, self._seconds = number, (function, words), seconds or float("inf")
         self._log, self._gpus = log, gpus
         self._slots: dict[int, Slot] = {}
+        self._started = 0  # processes
         log.mkdir(exist_ok=True)
+        resource_tracker.ensure_running()  # multiprocessing's own helper, which is to carry no mark
+        self._mark = mark_for(log.parent)
+        self._guard = guard(MARK, self._mark)
 
     def free(self) -> int:
         """Return how many trials can start now."""
@@ -91,13 +100,16 @@ class LocalSlots:
         log = self._log / f"slot-{number}.log"
         arguments = (theirs, *self._call, log, gpu, os.getpid())
         process = context.Process(target=serve, args=arguments, name=f"slot-{number}", daemon=True)
+        self._started += 1
+        mark = f"{os.getpid()} {id(self)} {self._started}"
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C is for us; inherited
         try:
-            process.start()
+            with environment({MARK: self._mark, SLOT: mark}):
+                process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
-        return Slot(process, ours, log)
+        return Slot(process, ours, log, mark)
 
     def wait(self, seconds: float) -> list[Ended]:
         """Wait until trials have ended, at most `seconds`; return those. Trials whose time is over are ended."""
@@ -139,7 +151,9 @@ class LocalSlots:
         end = {"time": time.time(), "exit_code": 0, "signal": None, "cause": slot.cause}
         try:
             if slot.pipe.poll():
-                return Ended(trial, end, *pickle.loads(slot.pipe.recv_bytes()), _printed(slot.log))
+                found = pickle.loads(slot.pipe.recv_bytes())
+                self._renew_interrupted(number, slot, found[0], end)
+                return Ended(trial, end, *found, _printed(slot.log))
         except (EOFError, OSError):
             pass
         slot.process.join(GRACE_SECONDS)  # the pipe may close a little earlier
@@ -151,6 +165,17 @@ class LocalSlots:
         self._drop(number)
         return Ended(trial, end, printed=_printed(slot.log))
 
+    def _renew_interrupted(self, number: int, slot: Slot, record: bytes, end: dict) -> None:
+        """End a process that got SIGINT, also one from outside, which is told as the trial's end.
+
+        Whatever it was importing or compiling then is broken for the trials to come.
+        """
+        if slot.cause is None:
+            if (parse_record(record) or {}).get("status") != "interrupted":
+                return
+            end |= {"exit_code": None, "signal": signal.SIGINT.name}
+        self._drop(number)
+
     def interrupt(self) -> None:
         """Give every running trial the time to return what it has; `wait` then returns them all."""
         for slot in self._slots.values():
@@ -158,15 +183,18 @@ class LocalSlots:
                 self._interrupt(slot, "stopping")
 
     def close(self) -> None:
-        """End all processes."""
+        """End all processes, and what trials have left behind."""
         for number in list(self._slots):
             self._drop(number)
+        self._guard.stdin.close()
+        self._guard.wait()
 
     def _drop(self, number: int) -> None:
         if number in self._slots:
             slot = self._slots.pop(number)
             _kill(slot.process)
             slot.process.join(GRACE_SECONDS)
+            kill_carrying(SLOT, slot.mark)  # what its trials have started in sessions of their own
             slot.pipe.close()
             with contextlib.suppress(ValueError):  # it still runs: not even SIGKILL has ended it
                 slot.process.close()
@@ -186,6 +214,7 @@ def serve(
     for output in (1, 2):
         os.dup2(handle, output)
     os.close(handle)
+    take_any_terminal()
     with contextlib.suppress(EOFError, OSError):
         pipe.send_bytes(b"up")
         while True:

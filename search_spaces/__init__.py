@@ -39,7 +39,7 @@ def load_space(task: str) -> dict:
     path = FOLDER / f"{task}.json"
     try:
         space = json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"search_spaces/{path.name} is not valid JSON: {error}") from None
     try:
         _check_form(space)
@@ -76,7 +76,7 @@ def is_nested(spec: dict) -> bool:
 def default_parameters(space: dict, params_class: type, given: dict | None = None) -> dict:
     """Return the task's defaults, flat: Params' defaults moved to the nearest value that each range allows.
 
-    Of a nested choice the option in `given` (flat parameters) is taken, else the default one.
+    What is in `given` (flat parameters) stays as it is, and of a nested choice that option is taken, else the default.
     """
     fields = {field.name: field.default for field in dataclasses.fields(params_class)} | (given or {})
     chosen = {}
@@ -86,7 +86,7 @@ def default_parameters(space: dict, params_class: type, given: dict | None = Non
             chosen[name] = fields.get(name) if fields.get(name) in options else next(iter(options))
             chosen |= default_parameters(_inner(options[chosen[name]]), params_class, given)
         else:
-            chosen[name] = _nearest_value(fields.get(name), spec)
+            chosen[name] = given[name] if given and name in given else _nearest_value(fields.get(name), spec)
     return chosen
 
 
@@ -147,6 +147,9 @@ def _check_form(space) -> None:
         if not isinstance(spec["_value"], list) or not spec["_value"]:
             raise ValueError(f"{name}: _value must be a list with at least one entry, not {json.dumps(spec['_value'])}")
         names.add(name)
+        for text in (name, *(option for option in spec["_value"] if isinstance(option, str))):
+            if not text.isprintable():  # as the journal has them
+                raise ValueError(f"names and values must be printable, which {text!r} is not")
         options = spec["_value"] if is_nested(spec) else []
         if any(not isinstance(option, dict) or not isinstance(option.get("_name"), str) for option in options):
             raise ValueError(f'{name}: every option of a nested choice needs a "_name"')

@@ -8,7 +8,9 @@ import os
 from hashlib import sha256
 from pathlib import Path
 
-from numba import config, njit
+from numba import config
+
+from models.kernel_cache import njit
 
 __all__ = ["njit"]
 

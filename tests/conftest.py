@@ -39,6 +39,16 @@ def copy_of_repository(tmp_path_factory):
     return copy
 
 
+# Valid JSON of a wrong form, or too deep: what a resume skips.
+WRONG_LINES = '{"parameter_id": 3}\n[1]\n{"event": "start"}\n' + "[" * 100_000 + "\n"
+
+
+def journal_line(number: int, **others) -> dict:
+    """A whole entry of a journal."""
+    head = {"trial": f"t{number}", "parameter_id": number, "sequence": number, "parameters": {}, "status": "failed"}
+    return head | {"cause": None, "result": {}, "seeds": {}, "repeats": [], "wall_seconds": 1.0} | others
+
+
 def write_space(repository: Path, task: str, space: dict | str) -> None:
     """Write a search space into a copy of the repository."""
     text = space if isinstance(space, str) else json.dumps(space)

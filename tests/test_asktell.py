@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import tuners
+from tests.conftest import journal_line
 from tuners import space as spaces
 from tuners.aim import Aim, parse_limit, parse_objectives
 from tuners.evolution import SeededEvolution
@@ -156,10 +157,10 @@ def test_imported_results_are_learnt_and_not_repeated(engine):
 def test_a_journal_is_learnt_from(engine, tmp_path):
     flat = {"net": "large", "size": 1, "lr": 0.1, "reset": "zero"}
     lines = [
-        {"parameters": flat, "status": "ok", "result": {"default": 0.9}},
-        {"parameters": flat | {"size": 2}, "status": "failed", "result": {}},
-        {"parameters": flat | {"size": 3}, "status": "interrupted", "result": {}},
-        {"parameters": {"unknown": 1}, "status": "ok", "result": {"default": 0.9}},
+        journal_line(0, parameters=flat, status="ok", result={"default": 0.9}),
+        journal_line(1, parameters=flat | {"size": 2}, status="failed"),
+        journal_line(2, parameters=flat | {"size": 3}, status="interrupted"),
+        journal_line(3, parameters={"unknown": 1}, status="ok", result={"default": 0.9}),
     ]
     journal = tmp_path / "journal.jsonl"
     journal.write_text("\n".join(map(json.dumps, lines)) + '\n{"parameters": {"net"')
@@ -307,9 +308,9 @@ def test_a_forest_serves_for_a_two_hundredth_of_its_results(known, fits, monkeyp
 def test_of_a_trial_in_a_journal_the_newest_line_counts(tmp_path):
     parameters = {"net": "small", "lr": 0.1, "reset": "zero"}
     lines = [
-        {"parameter_id": 0, "parameters": parameters, "status": "interrupted", "result": {}},
-        {"parameter_id": 0, "parameters": parameters, "status": "ok", "result": {"default": 0.9}},
-        {"parameter_id": 1, "parameters": parameters | {"lr": 0.01}, "status": "lost", "result": {}},
+        journal_line(0, parameters=parameters, status="interrupted"),
+        journal_line(0, parameters=parameters, status="ok", result={"default": 0.9}),
+        journal_line(1, parameters=parameters | {"lr": 0.01}, status="lost"),
         {"parameter_id": 2, "parameters": parameters | {"lr": 0.001}},
     ]
     journal = tmp_path / "journal.jsonl"

@@ -14,7 +14,7 @@ import pytest
 
 from runner import watchdog
 from runner.records import read_journal
-from tests.conftest import write_space
+from tests.conftest import WRONG_LINES, write_space
 from tests.test_search import FAULTY, processes_of, table, wait_until
 
 SPACE = {"weight": {"_type": "uniform", "_value": [0, 1]}}
@@ -106,6 +106,7 @@ def check_list_and_view(search):
     process = subprocess.Popen(
         [*words, "--view", "killed"], cwd=search.repository, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
+    assert "cannot be read and are skipped" in process.stdout.readline()
     said = process.stdout.readline()
     try:
         url = re.fullmatch(r"9 trials at (http://127.0.0.1:[0-9]+) until Ctrl-C\n", said)[1]
@@ -175,8 +176,12 @@ def test_kills_of_tuner_manager_and_driver(repository):
     wait_until(lambda: processes_of(repository) == [], 30)  # manager, tuner and trials end with it
     journal = search.folder / "journal.jsonl"
     journal.write_bytes(journal.read_bytes()[:-20])  # as where the machine goes down: the last trial's end is lost
+    for path in (journal, search.folder / "events.jsonl"):
+        path.write_bytes(path.read_bytes() + b"\n" + WRONG_LINES.encode())
     search.resume()
-    assert search.process.wait(200) == 0, search.output()
+    output = search.output()
+    assert search.process.returncode == 0, output
+    assert "note: 5 lines of journal.jsonl and 4 lines of events.jsonl cannot be read and are skipped" in output
     assert before.keys() <= search.ended().keys()
     search.check_rows(9)
     assert processes_of(repository) == []

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -16,18 +17,19 @@ import pytest
 import nni_main
 from runner import commands, request
 from runner.asking import Asker, build_tuner
+from runner.dask_slots import is_open
 from runner.flags import UserMistake
 from runner.headless import Stop
 from runner.records import read_journal
 from runner.resume import check_space_unchanged, hold, save_request
-from tests.conftest import write_space
+from tests.conftest import WRONG_LINES, write_space
 from tests.test_search import processes_of, table, wait_until
 from tuners import TUNERS
 
 SPACE = {"a": {"_type": "uniform", "_value": [0, 1]}, "b": {"_type": "choice", "_value": [1, 2, 3]}}
 
 # An objective whose trials misbehave by number: 0 is well-behaved, and fast.
-MOODY = """
+MOODY = r"""
 
 from dataclasses import dataclass  # noqa: E402
 
@@ -51,8 +53,10 @@ def train_moody(params, splits, report, device, seed):
         return Result({"default": float("nan")}, "ok", None)
     if params.mood == 5:
         os._exit(0)
-    if params.mood == 6:
-        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(90)"])  # must not outlive its trial
+    if params.mood in (6, 13):  # neither the child nor, in a session of its own, its child may outlive the trial
+        inner = "import time; time.sleep(300)"
+        code = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {inner!r}], start_new_session=True)"
+        child = subprocess.Popen([sys.executable, "-c", f"{code}; {inner}"])
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         child.wait()
     if params.mood == 7:
@@ -64,10 +68,31 @@ def train_moody(params, splits, report, device, seed):
         splits.train.x[:] = 0
     if params.mood == 9:
         time.sleep(0.05)
+    if params.mood == 10:
+        raise RuntimeError("\ud800\x1b]0;owned\x07 " + "x" * 10**7)  # one word, which no terminal should see
+    if params.mood == 11:
+        return Result({"default": True}, "ok", None)
+    if params.mood == 12:
+        return Result({"default": 0.2, "\ud800": 3, "=cmd": "-cmd", "\x1b": 4}, "ok", None)
+    if params.mood == 14:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(600)
+    if params.mood in (15, 16, 17):
+        import brittle
     return Result({"default": params.weight, "test_accuracy": 0.9, "pid": os.getpid()}, "ok", None)
 
 
 OBJECTIVES["moody"] = Objective("train_hpo:MoodyParams", train_moody, ("images",))
+"""
+
+# A module that a process can import once only, as some of compiled code; the first import of all takes for ever.
+BRITTLE = """import os, sys, time
+
+if hasattr(sys, "brittle"):
+    raise ImportError("cannot load module more than once per process")
+sys.brittle, first = True, not os.path.exists("imported")
+open("imported", "w").close()
+time.sleep(600 if first else 0)
 """
 
 
@@ -77,6 +102,7 @@ def repository(copy_of_repository):
     copy = copy_of_repository()
     with (copy / "train_hpo.py").open("a") as file:
         file.write(MOODY)
+    (copy / "brittle.py").write_text(BRITTLE)
     return copy
 
 
@@ -84,10 +110,11 @@ def moods(repository, *numbers, **others):
     write_space(repository, "moody_digits", {"mood": {"_type": "choice", "_value": numbers}} | others)
 
 
-def start(repository, identifier, *flags, task="moody_digits"):
+def start(repository, identifier, *flags, task="moody_digits", environment=None):
     how = ["--id", identifier] if "--resume" not in flags else []
     words = [sys.executable, "nni_main.py", task, "--headless", "--no-check", "--no-report", *how, *flags]
-    return subprocess.Popen(words, cwd=repository, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(words, cwd=repository, env=environment, **pipes)
 
 
 def journal(repository, identifier):
@@ -96,13 +123,13 @@ def journal(repository, identifier):
 
 
 def test_every_fault_of_a_trial_is_told_truly_and_costs_that_trial_only(repository):
-    moods(repository, *range(9))
-    flags = ["--tuner", "grid", "--trials", "9", "--concurrency", "2", "--trial-duration", "12"]
+    seen = [*range(9), 10, 11, 12, 14]
+    moods(repository, *seen)
+    flags = ["--tuner", "grid", "--trials", "13", "--concurrency", "2", "--trial-duration", "12"]
     output, _ = start(repository, "faults", *flags).communicate(timeout=250)
     folder = repository / "experiments" / "faults"
     rows = {int(row["mood"]): row for row in table(folder)}
-    seen = [(rows[mood]["status"], rows[mood]["cause"]) for mood in range(9)]
-    assert seen == [
+    assert [(rows[mood]["status"], rows[mood]["cause"][:99]) for mood in seen] == [
         ("ok", ""),
         ("failed", "RuntimeError: the third layer exploded"),
         ("killed", "ended by SIGKILL"),
@@ -112,15 +139,45 @@ def test_every_fault_of_a_trial_is_told_truly_and_costs_that_trial_only(reposito
         ("timed_out", "ran longer than --trial-duration"),
         ("timed_out", "ran longer than --trial-duration"),
         ("failed", "ValueError: assignment destination is read-only"),
+        ("failed", r"RuntimeError: \ud800\x1b]0;owned\x07 ".ljust(99, "x")),
+        ("failed", "ValueError: the objective must return a finite number as 'default', not True"),
+        ("ok", ""),
+        ("killed", "ended by SIGINT"),
     ]
-    assert [mood for mood in range(9) if rows[mood]["default"]] == [0]
-    assert sorted(int(row["parameter_id"]) for row in rows.values()) == list(range(9))
-    assert "train_moody" in output and "9/9 done · 8 failed" in output  # the end of the traceback is shown
+    assert [mood for mood in seen if rows[mood]["default"]] == [0, 12]
+    assert [rows[12][name] for name in (r"\ud800", "'=cmd", r"\x1b")] == ["3.0", "'-cmd", "4.0"]
+    assert len(rows[10]["cause"]) == 1000
+    assert sorted(int(row["parameter_id"]) for row in rows.values()) == list(range(13))
+    assert "train_moody" in output and "13/13 done · 11 failed" in output  # the end of the traceback is shown
+    assert output.replace("\n", "").isprintable() and max(map(len, output.splitlines())) < 1200
     best = json.loads((folder / "best.json").read_text())
     assert best["parameters"] == {"mood": 0} and best["default"] == 0.5
     assert json.loads((folder / "environments/headless/trials/t00000/record.json").read_text())["status"] == "ok"
     assert not (folder / "db").exists()
     assert processes_of(repository) == []
+
+
+def test_slot_that_was_interrupted_in_an_import_gets_a_new_process(repository):
+    moods(repository, 15, 16, 17)
+    (repository / "imported").unlink(missing_ok=True)
+    flags = ["--tuner", "grid", "--trials", "3", "--concurrency", "1", "--trial-duration", "5"]
+    ascii_only = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
+    output, _ = start(repository, "imports", *flags, environment=os.environ | ascii_only).communicate(timeout=250)
+    assert "3/3 done | 1 failed | 0 running | best 0.5000" in output and output.isascii()  # on any terminal
+    rows = {int(row["mood"]): row for row in table(repository / "experiments" / "imports")}
+    assert rows[15]["status"] == "timed_out", output
+    assert [rows[mood]["status"] for mood in (16, 17)] == ["ok", "ok"], output
+    assert rows[16]["pid"] == rows[17]["pid"]  # which is kept, where nothing went wrong
+
+
+def test_children_of_a_trial_end_with_a_driver_that_is_killed(repository):
+    moods(repository, 13)
+    search = start(repository, "orphans", "--concurrency", "1")
+    sleepers = lambda: [p for p in processes_of(repository) if "time.sleep(300)" in " ".join(p.cmdline())]  # noqa: E731
+    wait_until(lambda: len(sleepers()) == 2, 240)
+    search.kill()
+    search.communicate()
+    wait_until(lambda: processes_of(repository) == [], 20)
 
 
 @pytest.mark.parametrize("number, exit_status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -160,10 +217,16 @@ def test_nothing_is_lost_or_doubled_after_kill_9(repository):
         before = entries
         if number == 0:
             with (repository / "experiments/killed/journal.jsonl").open("a") as file:
-                file.write('{"parameter_id": 3, "tor')
+                file.write(WRONG_LINES + '{"parameter_id": 3, "tor')
+            with (repository / "experiments/killed/events.jsonl").open("a") as file:
+                file.write(WRONG_LINES)
+            (repository / "experiments/killed/.best.json.abcdefgh").touch()  # as where it was killed amid that write
         search = start(repository, "killed", "--resume", "killed")
     output, _ = search.communicate(timeout=250)
     assert search.returncode == 0, output
+    said = "lines of journal.jsonl and 4 lines of events.jsonl cannot be read and are skipped"
+    assert re.search(rf"^note: [56] {said}$", output, re.M), output  # 6: killed amid a line of its own
+    assert not list(repository.glob("experiments/killed/.*"))
     after = {entry["parameter_id"]: entry for entry in journal(repository, "killed")}
     assert before.items() <= after.items() and sorted(after) == list(range(budget))
     rows = table(repository / "experiments" / "killed")
@@ -326,11 +389,42 @@ def free_port():
         return probe.getsockname()[1]
 
 
+def tls_settings(folder):
+    """Dask's configuration by environment variables: one certificate, made here, for scheduler, workers and client."""
+    words = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -keyout key.pem -out cert.pem"
+    subprocess.run(words.split(), cwd=folder, check=True, capture_output=True)
+    cert, key = str(folder / "cert.pem"), str(folder / "key.pem")
+    names = {"CA_FILE": cert} | {f"{who}__CERT": cert for who in ("SCHEDULER", "WORKER", "CLIENT")}
+    names |= {f"{who}__KEY": key for who in ("SCHEDULER", "WORKER", "CLIENT")}
+    return {f"DASK_DISTRIBUTED__COMM__TLS__{name}": value for name, value in names.items()}
+
+
+@pytest.mark.parametrize(
+    "address, expected",
+    [
+        ("tcp://10.0.0.5:8786", True),
+        ("10.0.0.5:8786", True),
+        ("tcp://scheduler.cluster:8786", True),
+        ("ws://scheduler:8786", True),
+        ("tcp://[2001:db8::1]:8786", True),
+        ("tcp://localhost.evil.org:8786", True),
+        ("tcp://127.0.0.1.evil.org:8786", True),
+        ("tcp://127.0.0.1:8786", False),
+        ("localhost:8786", False),
+        ("tcp://[::1]:8786", False),
+        ("127.1.2.3", False),
+        ("tls://10.0.0.5:8786", False),
+    ],
+)
+def test_dask_without_certificates_beyond_this_machine_is_open(address, expected):
+    assert is_open(address) == expected
+
+
 def test_two_dask_workers_one_of_which_is_killed(repository, tmp_path):
     pytest.importorskip("distributed", reason="pip install distributed")
     moods(repository, 9, weight={"_type": "uniform", "_value": [0, 1]})
-    address = f"tcp://127.0.0.1:{free_port()}"
-    environment = os.environ | {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "30s"}
+    address = f"tls://127.0.0.1:{free_port()}"
+    environment = os.environ | {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "30s"} | tls_settings(tmp_path)
 
     def run(module, *words):
         command = [sys.executable, "-m", f"distributed.cli.{module}", *words, "--no-dashboard", "--host", "127.0.0.1"]
@@ -341,7 +435,9 @@ def test_two_dask_workers_one_of_which_is_killed(repository, tmp_path):
     started = [run("dask_scheduler", "--port", address.split(":")[-1])]
     started += [run("dask_worker", address, *flags) for _ in range(2)]
     try:
-        search = start(repository, "dask", "--dask", address, "--tuner", "random", "--trials", "60")
+        flags = ["--dask", address, "--tuner", "random", "--trials", "60"]
+        refused = start(repository, "outsider", *flags)  # has no certificate
+        search = start(repository, "dask", *flags, environment=environment)
         wait_until(lambda: len({entry["result"].get("pid") for entry in journal(repository, "dask")}) == 2, 240)
         started[1].kill()
         output, _ = search.communicate(timeout=250)
@@ -350,6 +446,11 @@ def test_two_dask_workers_one_of_which_is_killed(repository, tmp_path):
             process.kill()
             process.wait()
     assert search.returncode == 0, output + (tmp_path / "dask.log").read_text()
+    assert (
+        "Dask's configuration (distributed.comm.tls) names no certificate" in refused.communicate(timeout=60)[0]
+        and refused.returncode == 2
+    )
+    assert "not encrypted" not in output
     rows = table(repository / "experiments" / "dask")
     assert [int(row["parameter_id"]) for row in rows] == list(range(60))
     costs = [row["cause"] for row in rows if row["status"] != "ok"]

@@ -474,12 +474,12 @@ def test_read_events_leaves_a_torn_line(tmp_path):
     assert manager.read_events(path, 0) == ([], 0)
     path.write_bytes(b'{"event": "loaded"}\n{"event": "st')
     assert manager.read_events(path, 0) == ([{"event": "loaded"}], 20)
-    path.write_bytes(b'{"event": "loaded"}\n{"event": "start"}\n')
-    assert manager.read_events(path, 20) == ([{"event": "start"}], 39)
+    path.write_bytes(b'{"event": "loaded"}\n{"event": "times"}\n')
+    assert manager.read_events(path, 20) == ([{"event": "times"}], 39)
     path.write_bytes(b'{"event": "lo')
     assert manager.close_line(path) == 14 == manager.close_line(path)
-    path.write_bytes(path.read_bytes() + b'{"event": "start"}\n')
-    assert manager.read_events(path, 0) == ([{"event": "start"}], 33)
+    path.write_bytes(path.read_bytes() + b'{"event": "times"}\n')
+    assert manager.read_events(path, 0) == ([{"event": "times"}], 33)
 
 
 def test_stop_is_bounded_and_ctrl_c_during_it_leaves_nothing(tmp_path):

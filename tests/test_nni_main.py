@@ -11,7 +11,7 @@ import pytest
 
 from runner import commands, request, resume
 from runner.records import append_line
-from tests.conftest import write_space
+from tests.conftest import journal_line, write_space
 from tuners import REFUSED_TUNERS, TUNERS
 
 ROOT = Path(__file__).parent.parent
@@ -25,6 +25,15 @@ def run(tmp_path, *flags, repository=ROOT):
 @pytest.fixture(scope="module")
 def repository(copy_of_repository):
     return copy_of_repository()
+
+
+@pytest.mark.parametrize("home", ["/proc/nowhere", "a file"])
+def test_home_that_nni_cannot_write_is_found_before_anything_is_made(home, tmp_path, monkeypatch):
+    (tmp_path / "a file").touch()
+    monkeypatch.setenv("HOME", home if home.startswith("/") else str(tmp_path / home))
+    done = run(tmp_path, "--no-check", "--id", "mine")
+    assert_refused(done, "HOME: NNI cannot write its list of experiments in ", tmp_path)
+    assert list((tmp_path / "experiments").iterdir()) == []
 
 
 def assert_refused(done, message, tmp_path):
@@ -43,6 +52,19 @@ def assert_refused(done, message, tmp_path):
         (["--port", "99999999"], "argument --port: must be an integer from 1024 to 65535, not '99999999'"),
         (["--duration", "5x"], "must be a time such as 90s, 30m, 2h or 1d, not '5x'"),
         (["--trial-duration", "0"], "must be a time"),
+        *(
+            (
+                [flag, "9" * 400 + unit],
+                f"argument {flag}: must be a time such as 90s, 30m, 2h or 1d of at most 24855d, not",
+            )
+            for flag in ("--duration", "--trial-duration")
+            for unit in ("", "d")
+        ),
+        *(
+            ([flag, "9" * digits], f"argument {flag}: must be an integer of at least 1 and at most 2147483647, not")
+            for flag in ("--trials", "--concurrency", "--gpus", "--repeats", "--threads")
+            for digits in (10, 400)
+        ),
         (["--id", "a b"], "must be 1 to 32 letters, digits, - or _, not 'a b'"),
         (["--tuner", "Metis"], "raises at its first model-based proposal (scipy 1.11 and later); use gp"),
         (["--tuner", "magic"], "'magic': unknown. Choose from: gp, tpe, forest, nsga2, qmc, nni-tpe, "),
@@ -85,7 +107,7 @@ def test_list_of_nothing_and_of_what_was_cut_off_at_once(tmp_path):
 
 @pytest.mark.parametrize(
     "name, text",
-    [("search.json", "{}"), ("search.json", "[]"), ("search.json", "{"), ("journal.jsonl", '{"parameter_id": 0}')],
+    [("search.json", "{}"), ("search.json", "[]"), ("search.json", "{"), ("search.json", "[" * 100_000)],
 )
 def test_damaged_experiment_is_listed_and_refused_in_one_line(tmp_path, name, text):
     folder = tmp_path / "experiments" / "mine"
@@ -94,15 +116,14 @@ def test_damaged_experiment_is_listed_and_refused_in_one_line(tmp_path, name, te
     (folder / name).write_text(text)
     (row,) = run(tmp_path, "--list").stdout.splitlines()[1:]
     assert row.split()[0] == "mine" and "damaged" in row
-    if name == "search.json":
-        for flag in ("--resume", "--view"):
-            assert_refused(run(tmp_path, flag, "mine"), "has no search.json that can be read (", tmp_path)
+    for flag in ("--resume", "--view"):
+        assert_refused(run(tmp_path, flag, "mine"), "has no search.json that can be read (", tmp_path)
 
 
 def test_warm_start_of_which_nothing_fits_is_refused(tmp_path):
     folder = tmp_path / "experiments" / "mine"
     folder.mkdir(parents=True)
-    append_line(folder / "journal.jsonl", {"parameter_id": 0, "parameters": {"mood": 3}, "status": "ok"})
+    append_line(folder / "journal.jsonl", journal_line(0, parameters={"mood": 3}, status="ok"))
     done = run(tmp_path, "--warm-start", "mine", "--no-check")
     said = "--warm-start mine: none of its 1 trials fits the search space of eprop_digits"
     assert_refused(done, said, tmp_path)
@@ -121,6 +142,9 @@ def test_taken_port_and_used_id(tmp_path):
 @pytest.mark.parametrize(
     "space, message",
     [
+        ("[" * 100_000, "search_spaces/eprop_digits_temporary.json is not valid JSON"),
+        ('{"lr": {"_type": "choice", "_value": ["\\u001b"]}}', "values must be printable, which '\\x1b' is not"),
+        ('{"lr": {"_type": "uniform", "_value": [0, 1%s]}}' % ("0" * 400), "eprop_digits_temporary"),
         ('{"lr": ', "search_spaces/eprop_digits_temporary.json is not valid JSON"),
         ('{"lrr": {"_type": "choice", "_value": [1]}}', "unknown parameter 'lrr' (did you mean 'lr'?)"),
         ('{"lr": {"_type": "uniform", "_value": [-1, 1]}}', "lr = -1 is within the search space"),

@@ -1,7 +1,9 @@
 """The report: figures against counts by hand, journals that are not whole, and the page in a browser."""
 
+import errno
 import json
 import math
+import os
 import random
 import shutil
 import statistics
@@ -25,6 +27,7 @@ from reports.read import labelled, read_search
 from runner.records import write_record
 from runner.results import Results
 from runner.retrain import mean_interval, paired_difference, paired_p_value
+from tests.conftest import WRONG_LINES
 
 ROOT = Path(__file__).parent.parent
 SPACE = {
@@ -318,6 +321,27 @@ def test_paired_test_is_scipys_where_splits_share_nothing():
 
 
 # Searches that are not whole
+
+
+def test_full_disk_gets_one_line(tmp_path, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("reports.page.write_atomic", full)
+    monkeypatch.setattr("reports.page._figure", lambda *_: "")  # which would take long
+    status, said = run(monkeypatch, capsys, experiment(tmp_path, [entry(0, 0.5)]))
+    assert status == 1 and "No space left on device" in said.err and len(said.err.strip().splitlines()) == 1
+
+
+def test_hostile_texts_and_lines_of_a_wrong_form(tmp_path):
+    evil = "\ud800\x1b]0;owned\x07<script>"
+    entries = [entry(0, 0.5), entry(1, status="failed", cause=evil), entry(2, True), entry(3, 10**400)]
+    search = read_search(experiment(tmp_path, [*entries, entry(4, 0.4, **{evil: 1.0})], tail=WRONG_LINES))
+    assert [item["trial"] for item in search.scored] == ["t0", "t4"] and search.torn == 4
+    said = find(search, [])
+    page = write_page(tmp_path, evil, evil, [Section("All", said.trials + said.wasted, table=[[evil], [evil]])])
+    text = page.read_text()
+    assert "<script>" not in text and "\x1b" not in text and r"\ud800\x1b]0;owned\x07&lt;script&gt;" in text
 
 
 def test_a_folder_without_an_experiment_and_an_empty_journal(tmp_path, monkeypatch, capsys):

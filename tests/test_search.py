@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import write_space
 
 # An objective whose trials misbehave by number: 0 is well-behaved.
-FAULTY = """
+FAULTY = r"""
 
 from dataclasses import dataclass  # noqa: E402
 
@@ -45,6 +45,14 @@ def train_faulty(params, splits, report, device, seed):
         os._exit(0)
     if params.fault in (9, 10, 11):
         return Result([{"default": float("inf")}, {"default": "text"}, {"accuracy": 0.1}][params.fault - 9], "ok", None)
+    if params.fault == 12:
+        raise RuntimeError("\ud800\x1b]0;owned\x07 " + "x" * 10**7)  # one word, which no terminal should see
+    if params.fault == 13:
+        return Result({"default": True}, "ok", None)
+    if params.fault == 14:
+        return Result({"default": 0.2, "\ud800": 3, "=cmd": "-cmd", "\x1b": 4}, "ok", None)
+    if params.fault == 15:
+        os.kill(os.getpid(), signal.SIGINT)
     try:
         time.sleep(90 if params.fault == 6 or os.path.exists("slow") else 0.2)
     except KeyboardInterrupt:
@@ -98,12 +106,12 @@ def processes_of(repository):
 
 
 def test_every_fault_of_a_trial_is_told_truly(repository):
-    search_faults(repository, *range(12))
-    flags = ["--tuner", "grid", "--trials", "12", "--concurrency", "4", "--trial-duration", "25"]
+    search_faults(repository, *range(16))
+    flags = ["--tuner", "grid", "--trials", "16", "--concurrency", "4", "--trial-duration", "25"]
     output, _ = start(repository, "faults", *flags).communicate(timeout=240)
     folder = repository / "experiments" / "faults"
     rows = {int(row["fault"]): row for row in table(folder)}
-    assert [rows[fault]["status"] for fault in range(12)] == [
+    assert [rows[fault]["status"] for fault in range(16)] == [
         "ok",
         "failed",
         "killed",
@@ -112,7 +120,9 @@ def test_every_fault_of_a_trial_is_told_truly(repository):
         "silent",
         "timed_out",
         "lost",
-        *["failed"] * 4,
+        *["failed"] * 6,
+        "ok",
+        "killed",
     ]
     assert rows[1]["cause"] == "RuntimeError: the third layer exploded"
     assert "SIGKILL" in rows[2]["cause"]
@@ -120,8 +130,12 @@ def test_every_fault_of_a_trial_is_told_truly(repository):
     assert "finite number as 'default', not nan" in rows[4]["cause"]
     assert rows[8]["cause"] == "ended without a result (exit status 0)"
     assert [rows[fault]["cause"].rpartition(", ")[2] for fault in (9, 10, 11)] == ["not inf", "not 'text'", "not None"]
-    assert [fault for fault in range(12) if rows[fault]["default"]] == [0, 5]
-    assert "the third layer exploded" in output and "12/12 done" in output
+    assert rows[12]["cause"].startswith(r"RuntimeError: \ud800\x1b]0;owned\x07 xxx") and len(rows[12]["cause"]) == 1000
+    assert rows[13]["cause"].endswith("not True") and rows[15]["cause"] == "ended by SIGINT"
+    assert [rows[14][name] for name in (r"\ud800", "'=cmd", r"\x1b")] == ["3.0", "'-cmd", "4.0"]
+    assert [fault for fault in range(16) if rows[fault]["default"]] == [0, 5, 14]
+    assert "the third layer exploded" in output and "16/16 done" in output
+    assert output.replace("\n", "").isprintable() and max(map(len, output.splitlines())) < 1200
     best = json.loads((folder / "best.json").read_text())
     assert best["parameters"] == {"fault": 0} and best["default"] == 0.5
     assert best["result"]["test_accuracy"] == 0.9

@@ -6,7 +6,6 @@ the search without a word. So every method here holds a lock, and none lets one 
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
@@ -19,6 +18,7 @@ import numpy as np
 from nni.runtime import msg_dispatcher
 from nni.tuner import Tuner
 
+from runner.records import WITH_DEFAULT, parsed, read_journal
 from tuners import space as spaces
 from tuners.aim import Aim
 
@@ -27,7 +27,6 @@ log = logging.getLogger(__name__)
 TRIES = 4  # proposals asked of an engine before one is taken that it did not ask for
 ENUMERATED = 20_000  # configurations, up to which all unseen ones are looked through
 LATE_SECONDS = 60.0  # after a good end in which a result must have come
-WITH_DEFAULT = ("ok", "silent", "saturated", "early_stopped")  # journal statuses that carry a result
 FAILED = ("failed", "timed_out", "killed")
 SETTLED = 8  # scores from which on outliers are known
 REACH = 10  # scores that lie further below the median than so many times the best lies above it are told as that far
@@ -131,7 +130,7 @@ class AskTellTuner(Tuner):
             for entry in data:
                 value = entry.get("value")
                 if isinstance(value, str):
-                    value = _read(value)
+                    value = parsed(value)
                 parameters = entry.get("parameter") or {}
                 if value is not None and not self._is_known(parameters):
                     self._learn(parameters, value if isinstance(value, dict) else {"default": value})
@@ -160,15 +159,9 @@ class AskTellTuner(Tuner):
 
     def _read_journal(self) -> None:
         """Learn from each trial's newest line. What was interrupted or lost says nothing and may be proposed again."""
-        newest: dict = {}
-        for number, line in enumerate(Path(self.journal).read_text(errors="replace").splitlines()):
-            entry = _read(line)
-            if isinstance(entry, dict):
-                newest[str(entry.get("parameter_id", f"line {number}"))] = entry
-        for entry in newest.values():
-            if entry.get("parameters") and entry.get("status") in WITH_DEFAULT + FAILED:
-                result = entry.get("result") if entry["status"] in WITH_DEFAULT else None
-                self._learn(entry["parameters"], result if isinstance(result, dict) else {})
+        for entry in read_journal(Path(self.journal)):
+            if entry["status"] in WITH_DEFAULT + FAILED:
+                self._learn(entry["parameters"], entry["result"] if entry["status"] in WITH_DEFAULT else {})
         log.info("%d results of %s are known", len(self.done), self.journal)
 
     def _learn(self, parameters: dict, metrics: dict) -> None:
@@ -305,10 +298,3 @@ class AskTellTuner(Tuner):
         for left in (self.unseen, self.places):
             if left is not None:
                 left.pop(name, None)
-
-
-def _read(line: str) -> Any:
-    try:
-        return json.loads(line)
-    except ValueError:
-        return None

@@ -8,8 +8,8 @@ the paper's text is lost or silent the choice is ours:
 - weights are hybrid, between -w_limit and w_limit, and begin at `init` of that.
 - 5,000 Kenyon cells (50,000 learning synapses, ten outputs); w_inh_kenyon, 0 to 2, has no row in Table II.
 - reset: not reported; here a sample begins at rest.
-- refractory: not named, but the paper's 4 output spikes in 8 steps need it in the shallow network and its 6 exclude it in
-  the complex one. streamnet_mnist has it; [true, false] there searches both, and without it accuracies are higher.
+- refractory: not named, but the paper's 4 output spikes in 8 steps need it in the shallow network, and its 6 exclude it
+  in the complex one. streamnet_mnist has it; [true, false] there searches both, and without it accuracies are higher.
 streamnet_mnist_mushroom20 is ours: 20 steps, the hidden layers fixed at the defaults below (most draws from Table II's
 ranges leave them silent or saturated), Table II's ranges for the learning synapses, two numbers per trace.
 streamnet_digits is ours: Table I with larger weights, for 64 pixels instead of 784, and longer samples.

@@ -202,13 +202,14 @@ AIMED = [(0.9, 300), (0.8, 50), (0.7, 40), (0.95, 500), (0.8, 90)]  # accuracy, 
         ({}, ["t3", "t0", "t1", "t4", "t2"]),
         ({"objectives": [["energy_nj", "min"], ["default", "max"]]}, ["t2", "t1", "t4", "t0", "t3"]),
         ({"objectives": [["energy_nj", "min"]]}, ["t2", "t1", "t4", "t0", "t3"]),
+        ({"objectives": "default:max,energy_nj:max"}, ["t3", "t0", "t4", "t1", "t2"]),  # of 0.8 twice: 90, then 50
         ({"limit": [["energy_nj", "<", 100.0]]}, ["t1", "t4", "t2", "t3", "t0"]),
         ({"limit": [["energy_nj", "<", 10.0]]}, ["t3", "t0", "t1", "t4", "t2"]),
         ({"objectives": "energy_nj:max", "limit": [["energy_nj", "<", 100.0]]}, ["t4", "t1", "t2", "t3", "t0"]),
     ],
 )
 def test_the_ranking_is_the_searchs_own(tmp_path, facts, ranking):
-    """Within the limits first, then by the first objective: as best.json has it (runner.results.Results)."""
+    """Within the limits first, then by the objectives in turn: as best.json has it (runner.results.Results)."""
     entries = [entry(k, score, energy_nj=energy) for k, (score, energy) in enumerate(AIMED)]
     search = read_search(experiment(tmp_path / "e", entries, **facts))
     assert [line["trial"] for line in search.ranking] == ranking

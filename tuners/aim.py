@@ -16,7 +16,7 @@ MODES = ("max", "min")
 
 @dataclass
 class Aim:
-    """Objectives (metric, "max" or "min") in the order in which they rank trials; limits (metric, "<" or ">", bound)."""
+    """Objectives (metric, "max" or "min") in the order in which they rank; limits (metric, "<" or ">", bound)."""
 
     objectives: list[tuple[str, str]] = field(default_factory=lambda: [("default", "max")])
     limits: list[tuple[str, str, float]] = field(default_factory=list)

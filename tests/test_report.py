@@ -217,7 +217,8 @@ def test_the_ranking_is_the_searchs_own(tmp_path, facts, ranking):
     assert [line["trial"] for line in results.ranking()] == ranking
     text = " ".join(find(search, []).best)
     assert f"The best is trial {ranking[0]}" in text
-    assert ("ranked by energy_nj" in text) == (search.aim.objectives[0][0] == "energy_nj") and ("energy_nj <" in text) == ("limit" in facts)
+    assert ("ranked by energy_nj" in text) == (search.aim.objectives[0][0] == "energy_nj")
+    assert ("energy_nj <" in text) == ("limit" in facts)
     assert draw.best_so_far(search)[0][-1] == 1 + int(ranking[0][1:])
 
 

@@ -85,8 +85,13 @@ def test_operations_are_counted_as_defined(digits):
 
 def test_costs_of_a_mushroom_body_by_hand():
     net = build(MUSHROOM, 64, 10, seed=0)
-    found = objective.costs(net, MUSHROOM, Record(np.zeros((4, 10)), spikes=160, operations=400, backend="", reason=""))
+    record = Record(np.zeros((4, 10)), spikes=160, operations=400, backend="", reason="")
+    found = objective.costs(net, MUSHROOM, record, updates=7)
     assert found["spikes_per_inference"] == 40 and found["synaptic_operations"] == 100
+    assert found["membrane_updates"] == 7 and found["neuron_operations"] == 4 * 7
+    silent = found["neuron_steps"] - 7
+    assert silent == 16 * (64 + 1 + 1 + 500 + 10) - 7
+    assert found["energy_nj"] == pytest.approx((100 * 23.6 + 7 * 81 + silent * 52) / 1000)
     # from the input to 64 glomeruli one to one, and the lateral neuron; inhibition; glomeruli to 500 Kenyon cells; ...
     sizes = 64 + 64 + 64 + 64 + 64 * 500 + 500 + 500 * 10
     assert found["dense_operations"] == 16 * sizes

@@ -232,7 +232,8 @@ def run(job: Job, args: argparse.Namespace, record: dict) -> dict | None:
     if results[0].predicted is not None:
         record["class_names"] = list(job.splits.test.class_names)
         record["confusion"] = confusion(job.splits.test.y, results[0].predicted, len(record["class_names"]))
-        record["right"] = bits_of(results[0].predicted == job.splits.test.y)
+        pairs = zip(job.splits.test.y, results[0].predicted, strict=True)
+        record["right"] = bits_of([int(true) == int(predicted) for true, predicted in pairs])
     record["repeats"] = [result.metrics for result in results] if args.repeats > 1 else []
     record["result"] = mean_metrics([result.metrics for result in results])
     default = record["result"].get("default")

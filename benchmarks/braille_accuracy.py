@@ -134,7 +134,10 @@ def retrain_all(chosen: dict[str, tuple[str, dict]], args: argparse.Namespace) -
     with progress() as bar:
         for name, (task, parameters) in chosen.items():
             records = retrain_one(name, task, parameters, args.splits, args, bar)
-            rights[name] = np.stack([right_of(record) for record in records])
+            found = [right_of(record) for record in records]
+            if any(right is None for right in found):
+                sys.exit(f"{args.work}/retrained has trainings that do not tell what was right: remove them")
+            rights[name] = np.stack(found)
     return rights
 
 

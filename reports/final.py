@@ -187,6 +187,8 @@ def _test_sentence(test: dict) -> str:
             f"; 95 % confidence interval of the mean {test['low']:.4f} to {test['high']:.4f} (over new trainings and "
             "new test samples)"
         )
+    elif test["splits"] > 1:
+        sentence += "; no interval, since not every record tells which samples were right"
     return sentence + "."
 
 

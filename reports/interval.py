@@ -79,8 +79,8 @@ def _variance(right: np.ndarray) -> tuple[float, float]:
 
 def right_of(record: dict) -> np.ndarray | None:
     """Return what a training got right on the test part (B,); None for a record without it, or that contradicts it."""
-    tested = sum(map(sum, record.get("confusion") or []))
     try:
+        tested = sum(map(sum, record["confusion"]))
         bits = np.unpackbits(np.frombuffer(bytes.fromhex(record["right"]), np.uint8))[:tested]
         told = record["result"]["test_accuracy"]
     except (KeyError, TypeError, ValueError):

@@ -164,6 +164,7 @@ def new_record(args: argparse.Namespace) -> dict:
         "repeats": [],
         "curve": [],  # what the first seed reported after each epoch
         "confusion": None,  # of the first seed on the test part: rows are the true classes, columns the predicted
+        "right": None,  # of the first seed: a bit for each test sample, in hexadecimal digits
         "started": time.time(),
     }
 
@@ -234,6 +235,8 @@ def run(job: Job, args: argparse.Namespace, record: dict) -> dict | None:
     if results[0].predicted is not None:
         record["class_names"] = list(job.splits.test.class_names)
         record["confusion"] = confusion(job.splits.test.y, results[0].predicted, len(record["class_names"]))
+        pairs = zip(job.splits.test.y, results[0].predicted, strict=True)
+        record["right"] = bits_of([int(true) == int(predicted) for true, predicted in pairs])
     record["repeats"] = [result.metrics for result in results] if args.repeats > 1 else []
     record["result"] = mean_metrics([result.metrics for result in results])
     default = record["result"].get("default")
@@ -291,6 +294,13 @@ def confusion(true, predicted, classes: int) -> list[list[int]]:
     for row, column in zip(true, predicted, strict=True):
         counts[int(row)][int(column)] += 1
     return counts
+
+
+def bits_of(right) -> str:
+    """Pack truth values (B,) into hexadecimal digits, eight to two; the first is the highest bit."""
+    import numpy as np
+
+    return np.packbits(right).tobytes().hex()
 
 
 def output_folder(args: argparse.Namespace) -> Path | None:

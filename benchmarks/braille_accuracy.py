@@ -3,11 +3,11 @@
     python -m benchmarks.braille_accuracy --data-dir DIR [--tuner NAME] [--trials 150] [--bptt-trials 20] [--splits 10]
 
 For e-prop and for BPTT: `nni_main.py` searches on split 0; the configuration with the best validation accuracy is
-trained anew on every split, its weights chosen on that split's validation part and tested once on the outer test part,
-which is the same for all. Beside them, on the same splits: the task's defaults, on request the e-prop configuration
-trained by BPTT (`--same-configuration`, slow), and a support vector machine and a random forest
-(benchmarks.braille_baselines), also with the augmentation that the search found. All lies in --work; what is there is
-not done again, so an interrupted run goes on.
+trained anew on every split, each time with another seed, its weights chosen on that split's validation part and tested
+once on the outer test part, which is the same for all. Beside them, on the same splits: the task's defaults, on request
+the e-prop configuration trained by BPTT (`--same-configuration`, slow), and a support vector machine and a random
+forest (benchmarks.braille_baselines), also with the augmentation that the search found. Intervals: reports/interval.py.
+All lies in --work; what is there is not done again, so an interrupted run goes on.
 
     --variant '{"epochs": 150}' --variant '{"feedback": "adaptive"}'
 
@@ -28,12 +28,15 @@ from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 
+import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from benchmarks import add_arguments, finish
 from benchmarks.braille_baselines import baselines
+from main_hpo import bits_of
+from reports.interval import accuracy, estimate, right_of
 from runner.records import append_line, read_journal, read_lines
-from runner.retrain import ROOT, paired_difference, retrain, spread
+from runner.retrain import ROOT, retrain, spread
 
 TASKS = {"eprop": "eprop_braille", "bptt": "eprop_braille_bptt"}
 AUGMENTATION = ("time_jitter", "drop_events", "noise_events", "time_skew", "time_shift")
@@ -45,12 +48,13 @@ def main() -> int:
     best = {rule: search(rule, args) for rule in args.rules}
     if args.variant:
         best["eprop"] = choose(best["eprop"], args)
-    accuracies = retrain_all(configurations(best, args.same_configuration), args)
+    rights = retrain_all(configurations(best, args.same_configuration), args)
     strengths = {name: best["eprop"][name] for name in AUGMENTATION if best.get("eprop", {}).get(name)}
     for augmentation in [None, strengths] if strengths else [None]:
-        accuracies |= baseline_accuracies(augmentation, args)
+        rights |= baselines_right(augmentation, args)
+    accuracies = {name: right.mean(1).tolist() for name, right in rights.items()}
     rows = table(accuracies)
-    print_differences(accuracies, args)
+    print_differences(rights)
     finish(rows, args)
     plot(accuracies, args.plot)
     return 0
@@ -124,14 +128,17 @@ def configurations(best: dict[str, dict], same: bool) -> dict[str, tuple[str, di
     return chosen
 
 
-def retrain_all(chosen: dict[str, tuple[str, dict]], args: argparse.Namespace) -> dict[str, list[float]]:
-    """Train every configuration on every split; return its test accuracies, split by split."""
-    accuracies = {}
+def retrain_all(chosen: dict[str, tuple[str, dict]], args: argparse.Namespace) -> dict[str, np.ndarray]:
+    """Train every configuration on every split; return what each training gets right on the test part (S, B)."""
+    rights = {}
     with progress() as bar:
         for name, (task, parameters) in chosen.items():
             records = retrain_one(name, task, parameters, args.splits, args, bar)
-            accuracies[name] = [record["result"]["test_accuracy"] for record in records]
-    return accuracies
+            found = [right_of(record) for record in records]
+            if any(right is None for right in found):
+                sys.exit(f"{args.work}/retrained has trainings that do not tell what was right: remove them")
+            rights[name] = np.stack(found)
+    return rights
 
 
 def retrain_one(
@@ -150,31 +157,36 @@ def retrain_one(
     )
 
 
-def baseline_accuracies(augmentation: dict | None, args: argparse.Namespace) -> dict[str, list[float]]:
-    """Return the test accuracies of the classical methods, split by split, from --work where they are there."""
+def baselines_right(augmentation: dict | None, args: argparse.Namespace) -> dict[str, np.ndarray]:
+    """Return what the classical methods get right on each split (S, B), from --work where it is there."""
     path = args.work / "baselines.jsonl"
     key = json.dumps(augmentation, sort_keys=True)
-    known = {entry["parameter_id"]: entry["accuracies"] for entry in read_lines(path, _as_baseline)[0]}
+    known = {entry["parameter_id"]: entry["right"] for entry in read_lines(path, _as_baseline)[0]}
     missing = [split for split in range(args.splits) if f"{split} {key}" not in known]
     with progress() as bar, ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         line = bar.add_task("classical" + (", augmented" if augmentation else ""), total=len(missing))
         futures = {pool.submit(baseline, split, args.data_dir, augmentation): split for split in missing}
         for future in as_completed(futures):
             known[f"{futures[future]} {key}"] = future.result()
-            append_line(path, {"parameter_id": f"{futures[future]} {key}", "accuracies": future.result()})
+            append_line(path, {"parameter_id": f"{futures[future]} {key}", "right": future.result()})
             bar.advance(line)
     found = [known[f"{split} {key}"] for split in range(args.splits)]
-    suffix = ", augmented" if augmentation else ""
-    return {method + suffix: [accuracies[method] for accuracies in found] for method in found[0]}
+    suffix, tested = ", augmented" if augmentation else "", len(_splits(0, args.data_dir).test.y)
+    return {method + suffix: np.stack([_unpacked(each[method], tested) for each in found]) for method in found[0]}
 
 
 def _as_baseline(found) -> dict | None:
-    return found if isinstance(found, dict) and {"parameter_id", "accuracies"} <= found.keys() else None
+    return found if isinstance(found, dict) and {"parameter_id", "right"} <= found.keys() else None
 
 
-def baseline(split_seed: int, data_dir: Path, augmentation: dict | None) -> dict[str, float]:
-    """Return what the classical methods reach on the test part after learning from one split."""
-    return baselines(_splits(split_seed, data_dir), split_seed, augmentation)
+def baseline(split_seed: int, data_dir: Path, augmentation: dict | None) -> dict[str, str]:
+    """Return what the classical methods get right on the test part after learning from one split, as in records."""
+    found = baselines(_splits(split_seed, data_dir), split_seed, augmentation)
+    return {method: bits_of(right) for method, right in found.items()}
+
+
+def _unpacked(bits: str, tested: int) -> np.ndarray:
+    return np.unpackbits(np.frombuffer(bytes.fromhex(bits), np.uint8))[:tested].astype(float)
 
 
 @cache
@@ -200,25 +212,21 @@ def table(accuracies: dict[str, list[float]]) -> list[dict]:
     ]
 
 
-def print_differences(accuracies: dict[str, list[float]], args: argparse.Namespace) -> None:
-    """Print each method's spread, and the paired difference of the first method to it with its 95 % interval."""
-    splits = _splits(0, args.data_dir)
-    left_out, tested = len(splits.validation.y) / len(splits.train.y), len(splits.test.y)
-    print(f"test accuracy on the same {tested} recordings after learning from {args.splits} splits")
-    print("| method | median | mean ± sd | from | to | first method minus this, 95 % |\n|---|---|---|---|---|---|")
-    first = next(iter(accuracies.values()))
-    for name, values in accuracies.items():
-        s = spread(values)
-        line = f"| {name} | {s['median']:.3f} | {s['mean']:.3f} ± {s['sd']:.3f} | {s['min']:.3f} | {s['max']:.3f} |"
-        if values is not first:
-            mean, low, high = paired_difference(first, values, left_out)
-            line += f" {mean:+.3f} ({low:+.3f} to {high:+.3f}) |"
-        print(line if values is not first else f"{line} |")
-    median = spread(first)["median"]
-    print(
-        "The interval covers the choice of the split, not that of the test recordings: with these "
-        f"{tested}, an accuracy of {median:.3f} has a standard error of {(median * (1 - median) / tested) ** 0.5:.3f}."
-    )
+def print_differences(rights: dict[str, np.ndarray]) -> None:
+    """Print each method's spread and interval, and the paired difference of the first method to it with its own."""
+    first = next(iter(rights.values()))
+    print(f"test accuracy on the same {first.shape[1]} recordings after learning from {first.shape[0]} splits;")
+    print("95 % intervals over new trainings and new test recordings")
+    print("| method | median | mean ± sd | from | to | 95 % | first method minus this, 95 % |")
+    print("|---|---|---|---|---|---|---|")
+    for name, right in rights.items():
+        s, (low, high) = spread(right.mean(1).tolist()), accuracy(right)
+        line = f"| {name} | {s['median']:.3f} | {s['mean']:.3f} ± {s['sd']:.3f} | {s['min']:.3f} | {s['max']:.3f} "
+        line += f"| {low:.3f} to {high:.3f} |"
+        if right is not first:
+            found = estimate(first - right)
+            line += f" {found.mean:+.3f} ({found.low:+.3f} to {found.high:+.3f}) |"
+        print(line if right is not first else f"{line} |")
 
 
 def plot(accuracies: dict[str, list[float]], path: Path) -> None:

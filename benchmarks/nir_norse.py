@@ -27,7 +27,7 @@ from models.saved import rebuild
 from models.whetstone_params import WhetstoneParams
 from setup_hpo import load_splits
 
-SAMPLES = 100
+SAMPLES = 200
 SHARP = {"sh_start": 4, "sh_duration": 1, "sh_intermission": 0}
 CONV = {"network": "conv", "activation": "ste", "epochs": 5, "dense_features": 64}
 CONV |= {"conv1_features": 8, "conv2_features": 16, "conv3_features": 16}

@@ -78,7 +78,8 @@ def rules_on_offer() -> dict[str, dict]:
 def space_of(dataset: str, rule: str) -> dict:
     """Return the search space with this rule alone."""
     space = load_space("streamnet_digits_rules") | {"rule": {"_type": "choice", "_value": [rules_on_offer()[rule]]}}
-    return space if dataset == "digits" else space | load_space("streamnet_mnist")
+    mnist = load_space("streamnet_mnist")
+    return space if dataset == "digits" else space | {name: mnist[name] for name in ("steps", "samples", "w_limit")}
 
 
 def best_of(dataset: str, splits, rule: str, trials: int) -> tuple[float, list[float]]:

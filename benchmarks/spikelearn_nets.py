@@ -10,8 +10,12 @@ from __future__ import annotations
 import numpy as np
 
 
-def reference_net(params, net):
-    """Return a spikelearn net with the parameters, weights and connections of our shallow or mushroom_body `net`."""
+def reference_net(params, net, sparse: bool = False):
+    """Return a spikelearn net with the parameters, weights and connections of our shallow or mushroom_body `net`.
+
+    `sparse` gives it the few weights from glomeruli to Kenyon cells as scipy's csc matrix in place of a dense one.
+    """
+    from scipy.sparse import csc_matrix
     from spikelearn import OneToOneSynapse, SpikingLayer, SpikingNet, StaticSynapse
 
     other = SpikingNet()
@@ -31,7 +35,8 @@ def reference_net(params, net):
         other.add_synapse("glom", static(np.full((n, 1), params.w_lat_glom), "inh"), "lat")
         other.add_synapse("lat", static(np.full((1, n), params.w_input_lat)), "x")
         other.add_synapse("inh", static(np.full((1, n), params.w_glom_inh)), "glom")
-        other.add_synapse("kc", static(params.w_glom_kenyon * mask.T), "glom")
+        driven = params.w_glom_kenyon * mask.T
+        other.add_synapse("kc", static(csc_matrix(driven) if sparse else driven), "glom")
         other.add_synapse("kc", static(np.full((cells, 1), params.w_inh_kenyon), "inh"), "inh")
     _add_plastic(other, params, net, "kc" if params.network == "mushroom_body" else "x")
     return other

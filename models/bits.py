@@ -36,10 +36,8 @@ def sweep(saved: dict, splits, bits: list[int]) -> list[dict[str, float]]:
 
 
 def _memory(net: RSNN | WhetstoneNet, bits: int) -> float:
-    """Return the memory of the net as deployed [bytes]: batch norms in the weights, no feedback weights."""
-    net = net.folded() if isinstance(net, WhetstoneNet) else net
-    values = [value for name, value in net.state_dict().items() if name != "feedback"]
-    return metrics.footprint_bytes(values, [weight.detach() for weight in net.weights()], bits)
+    """Return the memory of the net as deployed [bytes]."""
+    return metrics.footprint_bytes(net.deployed(), [weight.detach() for weight in net.weights()], bits)
 
 
 @torch.no_grad()

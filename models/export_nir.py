@@ -4,9 +4,9 @@
 
 J. E. Pedersen et al., "Neuromorphic intermediate representation: a unified instruction set for interoperable
 brain-inspired computing", Nature Communications 15:8122 (2024). A recurrent net is the row input, w_in, neurons, w_out,
-readout, output, with a loop from the neurons through w_rec; a Whetstone net is a row of weights, thresholds and sums
-over 2 x 2. What NIR has no node for is refused. What it leaves to its reader, such as the step of time and what an
-output means, is in the graph's metadata.
+readout, output, with a loop from the neurons through w_rec; its biases are in w_in, since a reader's loop puts out
+nothing in the first step. A Whetstone net is a row of weights, thresholds and sums over 2 x 2. What NIR has no node for
+is refused. What it leaves to its reader, such as the step of time and what an output means, is in the graph's metadata.
 """
 
 from __future__ import annotations
@@ -70,11 +70,10 @@ def _recurrent(net: RSNN) -> tuple[dict, list, dict]:
     threshold = _array(cell.threshold)
     tau, tau_out = (step / (1 - decay) for decay in (_decay(cell.beta, "tau_mem"), _decay(net.output.beta, "tau_out")))
     zero, zero_out = np.zeros_like(tau), np.zeros_like(tau_out)
-    w_rec, bias = _array(cell.recurrent.weight), _array(cell.recurrent.bias)
     nodes = {
         "input": nir.Input(np.array([net.input.in_features])),
-        "w_in": nir.Linear(_array(net.input.weight)),
-        "w_rec": nir.Affine(w_rec, bias),
+        "w_in": nir.Affine(_array(net.input.weight), _array(cell.recurrent.bias)),
+        "w_rec": nir.Linear(_array(cell.recurrent.weight)),
         "neurons": nir.LIF(tau, tau / step, zero, threshold, zero),
         "w_out": nir.Affine(_array(net.readout.weight), _array(net.readout.bias)),
         "readout": nir.LI(tau_out, tau_out / step, zero_out),
@@ -86,7 +85,7 @@ def _recurrent(net: RSNN) -> tuple[dict, list, dict]:
     metadata = {
         "dt": step,  # as all times in the file, in seconds
         "integration": "forward Euler with step dt [s]; v > v_threshold fires and is reset in the same step",
-        "recurrence": "spikes reach w_rec one step after they fire; its bias acts in every step, also the first",
+        "recurrence": "spikes reach w_rec one step after they fire; in the first step it puts out 0",
         "prediction": f"the class with the largest mean output in the last {net.params.target_window} of the steps",
         "encoding": f"spikes of 0 and 1; of images by models/encoders.py with {json.dumps(encoding)}",
     }

@@ -193,6 +193,12 @@ class RSNN(nn.Module):
         """Return the weights of an inference, biases left out: w_in (N, C), w_rec (N, N), w_out (K, N)."""
         return [self.input.weight, self.hidden.recurrent.weight, self.readout.weight]
 
+    def deployed(self) -> list[torch.Tensor]:
+        """Return what an inference needs: no feedback weights, the adaptation's constants of neurons that adapt."""
+        adapts = self.adapt_strength != 0
+        needed = {name: value for name, value in self.state_dict().items() if name != "feedback"}
+        return [value[adapts] if name.startswith("adapt_") else value for name, value in needed.items()]
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the readout (B, T, K) for x (B, T, C) of zeros and ones, with surrogate gradients through time."""
         return self.simulate(x)[0]

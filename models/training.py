@@ -166,7 +166,7 @@ def costs(net: RSNN, samples: Encoded) -> dict[str, float | int]:
         "silent_fraction": silent / len(samples.y),
         "parameters": _size(net),
         "connection_sparsity": metrics.connection_sparsity(arrays),
-        "footprint_bytes": metrics.footprint_bytes(_deployed(net), arrays, net.params.weight_bits),
+        "footprint_bytes": metrics.footprint_bytes(net.deployed(), arrays, net.params.weight_bits),
     }
 
 
@@ -190,11 +190,6 @@ def _size(net: RSNN) -> int:
     trained = ((name, weights) for name, weights in net.named_parameters() if weights.requires_grad)
     total = sum(weights.numel() for name, weights in trained if name != "feedback")
     return total - net.params.neurons
-
-
-def _deployed(net: RSNN) -> list[torch.Tensor]:
-    """Return all parameters and buffers but the feedback weights, which only learning needs."""
-    return [value for name, value in net.state_dict().items() if name != "feedback"]
 
 
 def _train_epoch(net: RSNN, optimizer, train: Encoded, rng: np.random.Generator) -> tuple[dict, str]:

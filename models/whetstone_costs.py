@@ -35,18 +35,18 @@ def costs(net: WhetstoneNet, images) -> dict[str, float | int]:
         silent += int(quiet.sum())
     rates = [counts / len(images.y) for counts in fired]
     work.spikes = float(sum(counts.sum() for counts in fired))
-    work.activations = work.updates = len(images.y) * sum(len(rate) for rate in rates)
+    work.activations = work.updates = work.neuron_steps = len(images.y) * sum(len(rate) for rate in rates)
     per_layer = {}
     for name, rate in zip(net.names, rates, strict=True):
         per_layer |= {f"rate_{name}": float(rate.mean()), f"dead_{name}": int((rate == 0).sum())}
     arrays = [weight.detach().cpu().numpy() for weight in net.weights()]
-    memory = net.folded().state_dict().values()
     return {
         **work.metrics(),
+        "neuron_operations": 0.0,  # decay and reset, which a unit without a past has not
         "silent_fraction": silent / len(images.y),
         "parameters": net.size(),
         "connection_sparsity": metrics.connection_sparsity(arrays),
-        "footprint_bytes": metrics.footprint_bytes(memory, arrays, net.params.weight_bits),
+        "footprint_bytes": metrics.footprint_bytes(net.deployed(), arrays, net.params.weight_bits),
         **per_layer,
     }
 

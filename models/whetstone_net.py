@@ -113,6 +113,10 @@ class WhetstoneNet(nn.Module):
                 net.norms[index] = nn.Identity()
         return net
 
+    def deployed(self) -> list[torch.Tensor]:
+        """Return what an inference needs: batch norms in the weights, no sharpness, for all units are steps."""
+        return [value for name, value in self.folded().state_dict().items() if not name.endswith(".sharpness")]
+
     def weights(self) -> list[nn.Parameter]:
         """Return the weights of each layer, biases left out."""
         return [link.weight for link in self.links]

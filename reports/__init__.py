@@ -8,6 +8,7 @@ best.py        the best trial, in sentences
 draw.py        the pictures; parallel.py: parallel coordinates
 page.py        the page that holds both
 final.py       configurations trained again: statistics, confusion matrix, selection bias
+interval.py    how sure a test accuracy is, or a difference of two
 cost.py        what the best net costs, its accuracy against bits
 sections.py    the sections of a search's page
 compare.py     several searches side by side

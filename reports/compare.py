@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import statistics
 from pathlib import Path
 
-from reports import draw
+import numpy as np
+
+from reports import draw, interval
 from reports.final import Final, read_finals
 from reports.findings import duration
 from reports.page import Picture, Section, write_page
 from reports.parameters import short
 from reports.read import Search, score
-from runner.retrain import paired_difference, paired_p_value
 from search_spaces import split_task
 
 METRIC = "test_accuracy"
@@ -59,14 +61,16 @@ def _difference(searches: dict[str, Search], finals: dict[str, Final], first: st
     if reason := incomparable(searches[first], searches[second], a, b):
         return f"{first} and {second} cannot be tested against each other: {reason}."
     x, y = a.by_split(METRIC), b.by_split(METRIC)
-    common = sorted(x.keys() & y.keys())
-    pairs = [x[split] for split in common], [y[split] for split in common]
-    mean, low, high = paired_difference(*pairs, a.left_out)
-    p = paired_p_value(*pairs, a.left_out)
-    verdict = "they differ" if p < 0.05 else "no difference is shown"
+    common = x.keys() & y.keys()
+    said = f"{first} minus {second}, test accuracy on {len(common)} splits: "
+    if not common <= a.right.keys() & b.right.keys():
+        mean = statistics.fmean(x[split] - y[split] for split in common)
+        return f"{said}{mean:+.4f}; their records do not tell which samples were right, so there is no interval."
+    found = interval.estimate(np.stack([a.right[split] - b.right[split] for split in sorted(common)]))
+    verdict = "they differ" if found.p < 0.05 else "no difference is shown"
     return (
-        f"{first} minus {second}, test accuracy on {len(common)} splits: {mean:+.4f} (95 % from {low:+.4f} to "
-        f"{high:+.4f}, p = {p:.2g}, corrected resampled t test): {verdict}."
+        f"{said}{found.mean:+.4f} (95 % from {found.low:+.4f} to {found.high:+.4f} over new trainings and new test "
+        f"samples, p = {found.p:.2g}): {verdict}."
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from models.metrics import PICOJOULES, SOURCES, energy_nj
+from models.metrics import PLATFORMS, SOURCES, energy_nj
 from reports.draw import BLUE, GREY, ORANGE, new_figure
 from reports.page import Picture, Section
 from reports.read import Search, read_json
@@ -21,6 +21,8 @@ LABELS = {
     "effective_macs": "of these, multiply and accumulate",
     "dense_operations": "operations per inference, were nothing 0",
     "membrane_updates": "membrane updates per inference",
+    "neuron_steps": "the same, did all potentials change",
+    "neuron_operations": "neuron operations per inference",
 }
 COLUMNS = {  # of the table of bits
     "validation_accuracy": "validation",
@@ -40,10 +42,11 @@ def cost(search: Search) -> Section:
     head = [["", f"trial {search.ranking[0]['trial']}"]]
     said = ["By NeuroBench's definitions, means over the validation part."]
     if "effective_acs" in result:
-        acs, macs = result["effective_acs"], result.get("effective_macs", 0.0)
-        rows += [[f"energy, estimate for {name} [nJ]", energy_nj(acs, macs, name)] for name in PICOJOULES]
+        spent = [result["effective_acs"], result.get("effective_macs", 0.0)]
+        spent += [result["membrane_updates"], result["neuron_steps"]] if "neuron_steps" in result else [0.0, 0.0]
+        rows += [[f"energy, estimate for {name} [nJ]", energy_nj(*spent, name)] for name in PLATFORMS]
         said.append(
-            "Energies are estimates, operations times a published figure, not measurements. What counts as an "
+            "Energies are estimates, operations times published figures, not measurements. What counts as an "
             f"operation differs between platforms: compare nets on one platform, not platforms. Sources: {SOURCES}."
         )
     return Section("What the best net costs", said, table=head + rows, wide=False)

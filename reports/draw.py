@@ -94,8 +94,9 @@ def best_so_far(search: Search) -> tuple[list[int], list[dict]]:
     """Return (numbers of the trials that bettered all before them, these trials); the first trial is number 1."""
     places, best, least = [], [], None
     for number, entry in enumerate(search.entries, 1):
-        if search.is_valued(entry) and (least is None or search.place(entry) < least):
-            least = search.place(entry)
+        place = search.aim.place(entry["result"])
+        if search.is_valued(entry) and (least is None or place < least):
+            least = place
             places.append(number)
             best.append(entry)
     return places, best

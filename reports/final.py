@@ -8,11 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from reports import interval
 from reports.findings import amount
 from reports.read import Search, read_json, score
 from runner.flags import UserMistake
 from runner.records import WITH_DEFAULT, read_record
-from runner.retrain import mean_interval, retrain, spread
+from runner.retrain import retrain, spread
 
 OWN_FLAGS = ("--task", "--params", "--out", "--split-seed", "--seed", "--repeats")  # which each training sets itself
 
@@ -23,7 +26,6 @@ class Final:
 
     entry: dict  # of the journal
     records: list[dict]  # one a training, split by split
-    left_out: float  # size of the validation part over that of the training part
 
     def values(self, metric: str) -> list[float]:
         """The metric of each training that has it."""
@@ -38,12 +40,25 @@ class Final:
         return {split: statistics.fmean(values) for split, values in sorted(found.items())}
 
     def summary(self, metric: str) -> dict | None:
-        """Median, mean, sd, least, greatest; with two splits or more the 95 % interval of the mean. None without."""
-        values, splits = self.values(metric), list(self.by_split(metric).values())
+        """Median, mean, sd, least, greatest; of the test accuracy with the 95 % interval of its mean. None without."""
+        values, ends = self.values(metric), {}
         if not values:
             return None
-        ends = dict(zip(("low", "high"), mean_interval(splits, self.left_out), strict=True)) if len(splits) > 1 else {}
-        return spread(values) | {"trainings": len(values), "splits": len(splits)} | ends
+        if metric == "test_accuracy" and len(right := self.right) > 1:
+            ends = dict(zip(("low", "high"), interval.accuracy(np.stack(list(right.values()))), strict=True))
+        return spread(values) | {"trainings": len(values), "splits": len(self.by_split(metric))} | ends
+
+    @property
+    def right(self) -> dict[int, np.ndarray]:
+        """For each split the part of its trainings that was right on each test sample (B,); {} where one is unknown."""
+        found: dict[int, list[np.ndarray]] = {}
+        for record in self.records:
+            if (right := interval.right_of(record)) is None:
+                return {}
+            found.setdefault(record["seeds"]["split_seed"], []).append(right)
+        if len({len(right) for rights in found.values() for right in rights}) > 1:
+            return {}  # of different test parts
+        return {split: np.mean(rights, axis=0) for split, rights in sorted(found.items())}
 
     @property
     def unseen(self) -> float | None:
@@ -53,9 +68,18 @@ class Final:
         return statistics.fmean(others) if others else None
 
     @property
-    def bias(self) -> float | None:
-        """The search's own score minus `unseen`."""
-        return None if self.unseen is None else score(self.entry) - self.unseen
+    def bias(self) -> tuple[float, float] | None:
+        """The search's own score minus `unseen`, and what that comes to at most.
+
+        The validation part of another split shares the fraction VALIDATION_FRACTION of its samples with that by which
+        the search chose. As far as its luck was with these samples, not with the nets, so much of it is in `unseen`.
+        """
+        if self.unseen is None:
+            return None
+        from setup_hpo import VALIDATION_FRACTION
+
+        seen = score(self.entry) - self.unseen
+        return seen, seen / (1 - VALIDATION_FRACTION)
 
     @property
     def confusion(self) -> tuple[list[list[int]], list[str]] | None:
@@ -73,13 +97,6 @@ class Final:
         return next((sum(map(sum, record["confusion"])) for record in self.records if record.get("confusion")), 0)
 
 
-def left_out() -> float:
-    """The size of the validation part over that of the training part, as this repository splits."""
-    from setup_hpo import VALIDATION_FRACTION
-
-    return VALIDATION_FRACTION / (1 - VALIDATION_FRACTION)
-
-
 def read_finals(search: Search) -> list[Final]:
     """Return what has been trained again, best first by the validation scores on splits that the search did not use.
 
@@ -92,7 +109,7 @@ def read_finals(search: Search) -> list[Final]:
             records = [record for record in records if record and record["status"] in WITH_DEFAULT]
             records.sort(key=lambda record: (record["seeds"]["split_seed"], record["seeds"]["seed"]))
             if records:
-                finals.append(Final(entry, records, left_out()))
+                finals.append(Final(entry, records))
     return sorted(finals, key=lambda final: -(score(final.entry) if final.unseen is None else final.unseen))
 
 
@@ -116,7 +133,7 @@ def trial_words(search: Search) -> list[str]:
 def retrain_best(
     search: Search, top: int, splits: int, seeds: int, data_dir: Path | None, advance: Callable[[str], None]
 ) -> None:
-    """Train the best `top` configurations on splits 0 .. `splits` - 1, with `seeds` seeds from the search's own on.
+    """Train the best `top` configurations on splits 0 .. `splits` - 1, each `seeds` times, from the search's seed on.
 
     `advance` is called with the trial's name for each training that is done. Raises UserMistake where it cannot be
     known how the search trained, RuntimeError where a training fails.
@@ -131,7 +148,8 @@ def retrain_best(
             entry["given"],
             search.folder / "retrained" / entry["trial"],
             range(splits),
-            range(first, first + seeds),
+            seeds,
+            first,
             words,
             advance=lambda trial=entry["trial"]: advance(trial),
         )
@@ -153,39 +171,39 @@ def final_sentences(search: Search, finals: list[Final]) -> list[str]:
         "validation and tested once."
     )
     if test:
-        said.append(_test_sentence(test, first.tested))
+        said.append(_test_sentence(test))
     if first.bias is not None:
         said.append(_bias_sentence(search, first))
     return said
 
 
-def _test_sentence(test: dict, tested: int) -> str:
+def _test_sentence(test: dict) -> str:
     sentence = (
         f"Test accuracy: median {test['median']:.4f}, mean {test['mean']:.4f}, standard deviation {test['sd']:.4f}"
     )
     sentence += f", from {test['min']:.4f} to {test['max']:.4f}"
     if "low" in test:
         sentence += (
-            f"; 95 % confidence interval of the mean {test['low']:.4f} to {test['high']:.4f} (over splits, corrected "
-            "for the training samples that they share)"
+            f"; 95 % confidence interval of the mean {test['low']:.4f} to {test['high']:.4f} (over new trainings and "
+            "new test samples)"
         )
-    if tested:
-        error = (test["mean"] * (1 - test["mean"]) / tested) ** 0.5
-        sentence += (
-            f". The interval says nothing about the choice of the {tested} test samples, which adds a standard error "
-            f"of {error:.4f}"
-        )
+    elif test["splits"] > 1:
+        sentence += "; no interval, since not every record tells which samples were right"
     return sentence + "."
 
 
 def _bias_sentence(search: Search, final: Final) -> str:
-    own, again, bias = score(final.entry), final.unseen, final.bias
+    own, again, (bias, most) = score(final.entry), final.unseen, final.bias
     if bias > 0:
-        verdict = f"so the search's figure flattered it by {bias:.4f}, by the choice among trials and its split's luck"
+        verdict = (
+            f"so the search's figure flattered it by {bias:.4f} to {most:.4f}, by the choice among trials and its "
+            "split's luck (the more, the more of the luck was with validation samples, of which other splits use some "
+            "again)"
+        )
     else:
         verdict = f"so the search's figure did not flatter it ({-bias:.4f} better now)"
     return (
         f"Selection bias: the search gave this configuration a {search.score_name} of {own:.4f}, chosen among "
         f"{amount(len(search.scored), 'trial')}; on the splits that the search did not use its mean is {again:.4f}, "
-        f"{verdict}. Quote the figures of this section, not the search's."
+        f"{verdict}. Quote the test accuracies, which no choice has seen."
     )

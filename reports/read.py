@@ -64,13 +64,8 @@ class Search:
 
     @cached_property
     def ranking(self) -> list[dict]:
-        """The trials with a score, best first by `place`; of equals the one that was started first."""
-        return sorted(self.scored, key=lambda entry: (self.place(entry), entry["sequence"]))
-
-    def place(self, entry: dict) -> tuple:
-        """What ranks a trial, the less the better: within the limits before others, then by the first objective."""
-        scores = self.aim.scores(entry["result"])
-        return scores is None, not self.aim.is_kept(entry["result"]), -scores[0] if scores else 0.0
+        """The trials with a score, best first; of equals the one that was started first."""
+        return sorted(self.scored, key=lambda entry: (self.aim.place(entry["result"]), entry["sequence"]))
 
     @cached_property
     def within(self) -> list[dict]:

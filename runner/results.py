@@ -75,15 +75,13 @@ class Results:
         return entry
 
     def ranking(self) -> list[dict]:
-        """The trials whose scores count, best first: those within the limits, by the first objective, by age."""
+        """The trials whose scores count, best first: those within the limits, by the objectives, by age."""
         return self._ranked(self._entries.values())
 
     def _ranked(self, entries) -> list[dict]:
-        scored = [(entry, self.aim.scores(entry["result"])) for entry in entries]
-        scored = [pair for pair in scored if is_finite(pair[0]["result"].get("default"))]
-        scored = [(entry, scores) for entry, scores in scored if scores is not None]
-        scored.sort(key=lambda pair: (not self.aim.is_kept(pair[0]["result"]), -pair[1][0], pair[0]["sequence"]))
-        return [entry for entry, _ in scored]
+        scored = [entry for entry in entries if is_finite(entry["result"].get("default"))]
+        scored = [entry for entry in scored if self.aim.scores(entry["result"])]
+        return sorted(scored, key=lambda entry: (self.aim.place(entry["result"]), entry["sequence"]))
 
     def front(self) -> list[dict]:
         """The trials on the Pareto front, best by the first objective first."""

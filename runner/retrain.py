@@ -22,6 +22,7 @@ from runner.flags import thread_environment
 from runner.records import WITH_DEFAULT, read_record
 
 ROOT = Path(__file__).resolve().parent.parent
+STRIDE = 1000  # between the seeds of one split
 
 
 def retrain(
@@ -29,13 +30,16 @@ def retrain(
     parameters: dict,
     folder: Path,
     split_seeds: Iterable[int],
-    seeds: Iterable[int] = (0,),
+    seeds: int = 1,
+    first_seed: int = 0,
     flags: Iterable[str] = (),
     workers: int | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> list[dict]:
-    """Train `parameters` (flat, on top of the task's defaults) once for each split and seed; return the records.
+    """Train `parameters` (flat, on top of the task's defaults) on each split; return the records.
 
+    seeds    trainings of a split: their seeds are first_seed + split, + STRIDE, + 2 STRIDE ... Each training has a seed
+             of its own, so that no seed's luck is in all splits, and more of them later add to those that are there.
     folder   gets split-0-seed-0/record.json and model.pt, and so on
     flags    more words for main_hpo.py, such as --data-dir and --test-seed
     workers  processes at once (default: the cores)
@@ -44,7 +48,7 @@ def retrain(
     The records come split by split. Raises RuntimeError with main_hpo.py's last line where a training fails; then, and
     at Ctrl-C, the others are ended.
     """
-    jobs = [(split, seed) for split in split_seeds for seed in seeds]
+    jobs = [(split, first_seed + split + STRIDE * number) for split in split_seeds for number in range(seeds)]
     running: set[subprocess.Popen] = set()
 
     def train(split: int, seed: int) -> dict:
@@ -97,49 +101,3 @@ def spread(values: list[float]) -> dict[str, float]:
         "min": min(values),
         "max": max(values),
     }
-
-
-def corrected_error(values: list[float], left_out: float) -> float:
-    """Return the standard error of the mean of `values`, one for each of J splits that share most of their training.
-
-    Nadeau & Bengio 2003 (Machine Learning 52:239): the variance of the mean is (1 / J + `left_out`) times that of the
-    values, `left_out` being the size of what each split leaves out over that of its training part. Raises ValueError
-    for fewer than two values.
-    """
-    if len(values) < 2:
-        raise ValueError(f"at least two splits are needed for a standard error, not {len(values)}")
-    return (statistics.variance(values) * (1 / len(values) + left_out)) ** 0.5
-
-
-def mean_interval(values: list[float], left_out: float, level: float = 0.95) -> tuple[float, float]:
-    """Return the ends of the confidence interval of the mean over splits, by `corrected_error`. Raises as that does."""
-    from scipy.stats import t
-
-    half = t.ppf((1 + level) / 2, len(values) - 1) * corrected_error(values, left_out)
-    return statistics.fmean(values) - half, statistics.fmean(values) + half
-
-
-def paired_difference(
-    first: list[float], second: list[float], left_out: float, level: float = 0.95
-) -> tuple[float, float, float]:
-    """Return the mean of `first` - `second`, pair by pair, and the ends of its confidence interval.
-
-    The corrected resampled t interval, see `corrected_error`. Raises ValueError for fewer than two pairs.
-    """
-    differences = _differences(first, second)
-    return statistics.fmean(differences), *mean_interval(differences, left_out, level)
-
-
-def paired_p_value(first: list[float], second: list[float], left_out: float) -> float:
-    """Return the two-sided p value that belongs to `paired_difference`. Raises ValueError for fewer than two pairs."""
-    from scipy.stats import t
-
-    differences = _differences(first, second)
-    mean, error = statistics.fmean(differences), corrected_error(differences, left_out)
-    return float(2 * t.sf(abs(mean) / error, len(differences) - 1)) if error else float(mean == 0)
-
-
-def _differences(first: list[float], second: list[float]) -> list[float]:
-    if len(first) != len(second) or len(first) < 2:
-        raise ValueError(f"two lists of the same length, at least 2, are needed, not {len(first)} and {len(second)}")
-    return [a - b for a, b in zip(first, second, strict=True)]

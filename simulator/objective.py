@@ -60,8 +60,7 @@ def train_streamnet(
         "test_accuracy": tested,
         "epochs": 1,
         "samples": learnt,
-        **costs(net, params, record),
-        "membrane_updates": membrane_updates(net, params, validation[:WATCHED]),
+        **costs(net, params, record, membrane_updates(net, params, validation[:WATCHED])),
         "seconds": time.perf_counter() - started,
     }
     predicted = test_record.counts.argmax(axis=1) if params.task == "supervised" else None
@@ -135,10 +134,10 @@ def similarity(net, params, images, labels, seed) -> tuple[float, Record]:
     return 1 - float(np.linalg.norm(_unit(x) - _unit(projected), axis=1).mean()) if len(images) else 0.0, record
 
 
-def costs(net: StreamNet, params: StreamnetParams, record: Record) -> dict[str, float | int]:
+def costs(net: StreamNet, params: StreamnetParams, record: Record, updates: float) -> dict[str, float | int]:
     """Return what an inference of a run cost, and the size of the net, by the names of `models.metrics`.
 
-    Without membrane updates, which the compiled kernels do not count. A plastic synapse operates also at weight 0.
+    `updates`: of the membranes, which the compiled kernels do not count. A plastic synapse operates also at weight 0.
     """
     found, neurons = layers(net), sum(layer.neuron.n for layer in layers(net))
     synapses = [synapse for layer in found for synapse in layer.synapses]
@@ -146,10 +145,8 @@ def costs(net: StreamNet, params: StreamnetParams, record: Record) -> dict[str, 
     present = [np.count_nonzero(s.weights) if isinstance(s, Plastic) else s.fan_out.sum() for s in synapses]
     shown = len(record.counts)
     work = Workload(shown, record.spikes, shown * params.steps * neurons, record.operations)
-    work.dense = shown * params.steps * sum(sizes)
-    measures = work.metrics()
-    del measures["membrane_updates"]
-    return measures | {
+    work.dense, work.updates, work.neuron_steps = shown * params.steps * sum(sizes), shown * updates, work.activations
+    return work.metrics() | {
         "parameters": net.elements["o"].synapses[0].weights.size,
         "connection_sparsity": float(1 - sum(present) / sum(sizes)),
         "footprint_bytes": float(sum(array.nbytes for array in [*net.state().values(), *net.fixed().values()])),

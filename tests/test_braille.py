@@ -337,7 +337,7 @@ def test_baselines_on_one_split(monkeypatch):
     splits = setup_hpo.load_splits("braille", recordings())
     found = baselines(splits, seed=0)
     # an earlier measurement with other splits had medians .931 and .940, from .871 to .966
-    assert 0.87 < found["svm"] < 0.98 and 0.87 < found["forest"] < 0.98
+    assert 0.87 < found["svm"].mean() < 0.98 and 0.87 < found["forest"].mean() < 0.98
     few = splits._replace(train=splits.train.take(np.arange(150)))
     plain, augmented = (baselines(few, 0, strengths) for strengths in (None, {"time_shift": 100.0}))
-    assert augmented != plain and augmented["svm"] > plain["svm"] - 0.03
+    assert (augmented["svm"] != plain["svm"]).any() and augmented["svm"].mean() > plain["svm"].mean() - 0.03

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from reports.interval import right_of
+
 ROOT = Path(__file__).parent.parent
 QUICK = {"epochs": 2, "neurons": 16}
 
@@ -46,6 +48,7 @@ def assert_confusion_agrees(record):
     right = sum(row[place] for place, row in enumerate(rows))
     assert len(rows) == 10 and sum(map(sum, rows)) == 359 and {sum(row) for row in rows} <= {34, 35, 36, 37}
     assert right / 359 == pytest.approx(record["result"]["test_accuracy"], abs=1e-12)
+    assert right_of(record).sum() == right and len(right_of(record)) == 359
 
 
 def test_streamnet_trial_imports_no_torch_and_keeps_arrays(tmp_path):

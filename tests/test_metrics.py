@@ -25,9 +25,16 @@ def test_operations_of_a_small_net_by_hand():
     assert metrics.connection_sparsity([w_in, w_rec]) == (1 + 2) / 8
 
 
-def test_energy_is_operations_times_the_platforms_picojoules():
-    assert metrics.energy_nj(1000) == pytest.approx(23.6)  # Loihi
-    assert metrics.energy_nj(2000, 100, "cmos_45nm") == pytest.approx(1.8 + 0.46)
+def test_energy_is_the_sources():
+    # Davies et al. 2018, table 2: 23.6 pJ a synaptic operation, 81 / 52 pJ an update of an active / inactive neuron
+    assert metrics.energy_nj(1000) == pytest.approx(23.6)
+    assert metrics.energy_nj(1000, updates=100, neuron_steps=300) == pytest.approx(23.6 + 8.1 + 10.4)
+    # Sharp et al. 2012, abstract: "100 nJ per neuron per millisecond and 43 nJ per postsynaptic potential"
+    assert metrics.energy_nj(1, platform="spinnaker") == pytest.approx(43)
+    assert metrics.energy_nj(1, 0, 1, 2, "spinnaker") == pytest.approx(43 + 2 * 100)
+    # Stromatias et al. 2013, abstract: 1.8e9 synaptic events a second on 48 chips of less than 1 W each
+    assert 0.5 < 48 / 1.8e9 * 1e9 / metrics.energy_nj(1, platform="spinnaker") < 2
+    assert metrics.energy_nj(2000, 100, 50, 60, "cmos_45nm") == pytest.approx(1.8 + 0.46)  # nothing known of neurons
     with pytest.raises(ValueError, match="platform must be one of loihi, .*, not 'abacus'"):
         metrics.energy_nj(1, platform="abacus")
 
@@ -52,9 +59,11 @@ def test_costs_of_a_net_by_hand():
         "connection_sparsity": pytest.approx(4 / 12),  # the recurrent weights are all 0
         # the hidden potentials are 0 after each step, the readout's change; the first step counts for all five
         "membrane_updates": 5 + 9 * 3,
-        "energy_nj": pytest.approx(80 * 23.6 / 1000),
+        "neuron_steps": 50,
+        "neuron_operations": 4 * 32,
+        "energy_nj": pytest.approx((80 * 23.6 + 32 * 81 + 18 * 52) / 1000),
         "energy_nj_cmos_45nm": pytest.approx(80 * 0.9 / 1000),
-        "footprint_bytes": 4 * 31 + 2 * 8,  # numbers of 32 bits, snnTorch's two marks of the reset have 64
+        "footprint_bytes": 4 * 27 + 2 * 8,  # numbers of 32 bits, snnTorch's two marks of the reset have 64
         "silent_fraction": 0,
         "parameters": 2 + 2 + (6 + 3),  # the diagonal of the recurrent weights is not there
     }
@@ -68,6 +77,7 @@ NEUROBENCH = {
         "ConnectionSparsity": 0.2698,
         "SynapticOperations": {"Effective_MACs": 0.0, "Effective_ACs": 1068.375, "Dense": 5040.0},
         "MembraneUpdates": 249.25,
+        "NeuronOperations": {"Effective Neuron Ops": 997.0, "Neuron Dense Ops": 1200.0},
         "spikes": [632, 0],
         "ActivationSparsity": 0.7366666666666667,
     },
@@ -98,14 +108,25 @@ def test_costs_are_neurobenchs(kind):
         # theirs counts the readout as 3 neurons that never fire
         assert 12 * (1 - found["activation_sparsity"]) == pytest.approx(15 * (1 - golden["ActivationSparsity"]))
         assert found["parameters"] == golden["ParameterCount"] - 12 - 12  # no self-connections, no biases that are 0
-        assert found["footprint_bytes"] == golden["Footprint"] + 2 * 12 * 4  # two constants of the adaptation
+        assert found["footprint_bytes"] == golden["Footprint"]
+        operations = golden["NeuronOperations"]
+        assert found["neuron_operations"] == operations["Effective Neuron Ops"]
+        assert 4 * found["neuron_steps"] == operations["Neuron Dense Ops"]
     else:
         assert found["membrane_updates"] == 3 * 64 + 4 * 16 + 5 * 4 + 8 + 12  # each unit is computed once
         assert found["activation_sparsity"] == pytest.approx(golden["ActivationSparsity"])
-        assert found["parameters"] == golden["ParameterCount"] and found["footprint_bytes"] == golden["Footprint"]
+        assert found["parameters"] == golden["ParameterCount"]
+        assert found["footprint_bytes"] == golden["Footprint"] - 5 * 8  # each layer's sharpness, which is 1
+        assert found["neuron_operations"] == 0  # NeuroBench has none for units without a state
 
 
 def test_weights_of_few_bits_take_less_memory():
     weights, other = np.zeros((2, 8), np.float32), np.zeros(3, np.float32)
     assert metrics.footprint_bytes([weights, other], [weights]) == 64 + 12
     assert metrics.footprint_bytes([weights, other], [weights], bits=4) == 8 + 12
+
+
+def test_only_neurons_that_adapt_take_memory_for_it():
+    lif, half, all_ = (RSNN(EpropParams(neurons=10, alif_fraction=part), 3, 2) for part in (0.0, 0.5, 1.0))
+    sizes = [metrics.footprint_bytes(net.deployed(), net.weights()) for net in (lif, half, all_)]
+    assert np.diff(sizes).tolist() == [5 * 2 * 4] * 2  # a decay and a strength of 32 bits for each of five neurons

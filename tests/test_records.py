@@ -12,14 +12,15 @@ from runner.records import append_line, outcome, read_journal, remove_temporarie
 from runner.results import Results
 from runner.texts import clean, harmless, printable
 from tests.conftest import journal_line as line
+from tuners.aim import Aim
 
 
-def finish(results, number, default=None, status="ok", weights=b"w", **end):
+def finish(results, number, default=None, status="ok", weights=b"w", spikes=3, **end):
     """Let trial t<number> leave a record (unless status is None) and end."""
     folder = results.folder / "environments" / "local-env" / "trials" / f"t{number}"
     folder.mkdir(parents=True)
     if status is not None:
-        result = {} if default is None else {"default": default, "spikes": 3}
+        result = {} if default is None else {"default": default, "spikes": spikes}
         record = {"parameters": {"lr": number}, "status": status, "cause": None, "result": result, "seeds": {"seed": 0}}
         (folder / "record.json").write_text(json.dumps(record))
         if weights is not None:
@@ -96,6 +97,15 @@ def test_best_and_its_weights(results):
     assert (results.folder / "best_model.pt").read_bytes() == b"weights 1"
     assert best["sha256"] == hashlib.sha256(b"weights 1").hexdigest()
     assert best["command"] == "repeat {'lr': 1}"
+
+
+def test_the_best_of_several_objectives_is_dominated_by_no_other(tmp_path):
+    aim = Aim([("default", "max"), ("spikes", "min")])
+    results = Results(tmp_path, lambda parameters: "", aim)
+    for number, spikes in enumerate([0.222, 0.152, 0.180, 0.152]):  # worse than the second: by spikes, by age
+        finish(results, number, 0.95, spikes=spikes)
+    finish(results, 4, 0.9, spikes=0.01)
+    assert json.loads((tmp_path / "best.json").read_text())["trial"] == "t1" == results.front()[0]["trial"]
 
 
 def test_weights_of_the_best_five_stay(results):

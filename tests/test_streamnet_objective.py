@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from loaders import Data
+from search_spaces import default_parameters, load_space, make_params
 from setup_hpo import Splits, load_splits
 from simulator import objective
 from simulator.networks import build
@@ -84,8 +85,13 @@ def test_operations_are_counted_as_defined(digits):
 
 def test_costs_of_a_mushroom_body_by_hand():
     net = build(MUSHROOM, 64, 10, seed=0)
-    found = objective.costs(net, MUSHROOM, Record(np.zeros((4, 10)), spikes=160, operations=400, backend="", reason=""))
+    record = Record(np.zeros((4, 10)), spikes=160, operations=400, backend="", reason="")
+    found = objective.costs(net, MUSHROOM, record, updates=7)
     assert found["spikes_per_inference"] == 40 and found["synaptic_operations"] == 100
+    assert found["membrane_updates"] == 7 and found["neuron_operations"] == 4 * 7
+    silent = found["neuron_steps"] - 7
+    assert silent == 16 * (64 + 1 + 1 + 500 + 10) - 7
+    assert found["energy_nj"] == pytest.approx((100 * 23.6 + 7 * 81 + silent * 52) / 1000)
     # from the input to 64 glomeruli one to one, and the lateral neuron; inhibition; glomeruli to 500 Kenyon cells; ...
     sizes = 64 + 64 + 64 + 64 + 64 * 500 + 500 + 500 * 10
     assert found["dense_operations"] == 16 * sizes
@@ -110,6 +116,19 @@ def test_membrane_updates_by_hand(digits):
     dark = objective.membrane_updates(mushroom, MUSHROOM, np.zeros((1, 64), np.uint8))
     assert dark == 64 + 1 + 1 + 500 + 10  # nothing moves but for the first step
     assert train(DIGITS, digits)[0]["membrane_updates"] <= 16 * 10
+
+
+@pytest.mark.parametrize("task, most", [("streamnet_mnist", 4), ("streamnet_mnist_mushroom", 6)])
+def test_output_neurons_spike_as_often_as_in_the_paper(task, most):
+    """Section IV: 8 steps a sample reduce "the number of output spikes to 4 in the case of the shallow network, and 6"
+    in the mushroom body. Here everything drives the output as hard as it can, and inhibition is off."""
+    space = load_space(task)
+    params = replace(make_params(StreamnetParams, default_parameters(space, StreamnetParams)), kenyon_cells=50)
+    params = replace(params, tau_out=1.0, tau_kenyon=1.0, w_lat_glom=0.0, w_inh_kenyon=0.0, w_glom_kenyon=9.0)
+    net = build(params, 784, 10, seed=0)
+    net.elements["o"].synapses[0].weights[...] = 100.0
+    shown = Images(np.full((3, 784), 255, np.uint8), None, params.steps)
+    assert run(net, shown, learn=False).counts.tolist() == [[most] * 10] * 3
 
 
 @pytest.mark.parametrize(

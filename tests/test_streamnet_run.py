@@ -1,10 +1,14 @@
 """run(): compiled kernels give what step() gives, on random graphs and on the two networks; which path ran is said."""
 
+import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import scipy.sparse
 
+from benchmarks import spikelearn_nets, streamnet
 from simulator.drive_kernel import SEGMENT, count_spiking, pack_masks
 from simulator.encoders import Periodic, Poisson
 from simulator.networks import build
@@ -361,3 +365,54 @@ def test_evaluation_in_single_precision_leaves_the_weights(network):
 def test_samples_that_do_not_fit_are_named(wrong, message):
     with pytest.raises(ValueError, match=message):
         wrong(build(SMALL, 70, 3), *pictures(3))
+
+
+def test_the_benchmark_names_both_ratios(monkeypatch):
+    """Against the reference as it is, dense, and with scipy's sparse product; a clock of our own, so by hand."""
+    clock, cost = [0.0], {streamnet.REFERENCE: 12.0, streamnet.SPARSE: 3.0, "float64 run": 0.5}
+
+    def variant(name):
+        def show():
+            clock[0] += 10 * cost[name]
+            return 10
+
+        return show
+
+    monkeypatch.setattr(streamnet, "make_variants", lambda *args: {name: variant(name) for name in cost})
+    monkeypatch.setattr(streamnet.time, "process_time", lambda: clock[0])
+    rows = streamnet.measure("mushroom_body", np.zeros((1, 4)), np.zeros(1), turns=3)
+    ratios = {(row["name"], row.get("against")): row.get("ratio") for row in rows}
+    assert ratios == {
+        ("mushroom_body: spikelearn 0.1.2", None): None,
+        ("mushroom_body: spikelearn 0.1.2, scipy's csc", "spikelearn 0.1.2"): 4,
+        ("mushroom_body: float64 run", "spikelearn 0.1.2"): 24,
+        ("mushroom_body: float64 run", "spikelearn 0.1.2, scipy's csc"): 6,
+    }
+
+
+def test_the_sparse_reference_is_the_dense_one(monkeypatch):
+    """The released package, stood in for: what reaches the Kenyon cells is scipy's product with the same weights."""
+    added = []
+
+    class Net:
+        def add_synapse(self, name, synapse, *sources):
+            added.append((name, synapse))
+
+        add_input = add_layer = lambda self, *args: None
+
+    stand_in = SimpleNamespace(
+        SpikingNet=Net,
+        SpikingLayer=lambda *sizes, refr: None,
+        OneToOneSynapse=lambda n, weights: weights,
+        StaticSynapse=lambda inputs, outputs, weights, syn_type: weights,
+    )
+    monkeypatch.setitem(sys.modules, "spikelearn", stand_in)
+    monkeypatch.setattr(spikelearn_nets, "_add_plastic", lambda *args: None)
+    params = StreamnetParams(network="mushroom_body", kenyon_cells=30, probability=0.2)
+    net = build(params, 20, 3)
+    for sparse in (False, True):
+        spikelearn_nets.reference_net(params, net, sparse)
+    dense, csc = (synapse for name, synapse in added if name == "kc" and synapse.shape == (30, 20))
+    assert scipy.sparse.issparse(csc) and csc.format == "csc" and csc.nnz == net.elements["kc"].synapses[0].mask.sum()
+    spikes = np.arange(20.0) % 3
+    np.testing.assert_allclose(csc @ spikes, dense @ spikes)

@@ -16,7 +16,7 @@ MODES = ("max", "min")
 
 @dataclass
 class Aim:
-    """Objectives (metric, "max" or "min"), of which the first ranks the trials; limits (metric, "<" or ">", bound)."""
+    """Objectives (metric, "max" or "min") in the order in which they rank; limits (metric, "<" or ">", bound)."""
 
     objectives: list[tuple[str, str]] = field(default_factory=lambda: [("default", "max")])
     limits: list[tuple[str, str, float]] = field(default_factory=list)
@@ -32,6 +32,12 @@ class Aim:
         if any(value is None for value in values):
             return None
         return tuple(v if mode == "max" else -v for v, (_, mode) in zip(values, self.objectives, strict=True))
+
+    def place(self, metrics: dict) -> tuple:
+        """What ranks a trial, the less the better: within the limits before others, then by the objectives in turn, so
+        that none is ahead of another that dominates it. Of equals the earlier trial is the better."""
+        scores = self.scores(metrics)
+        return scores is None, not self.is_kept(metrics), *(-score for score in scores or ())
 
     def excess(self, metrics: dict) -> tuple[float, ...]:
         """Return by how much each limit is broken: at most 0 where it holds, infinite where its metric is missing."""

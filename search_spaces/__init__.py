@@ -16,6 +16,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 RESERVED = ("trial", "parameter_id", "default", "status", "cause", "seed", "split_seed", "test_seed", "wall_seconds")
+RESERVED += ("code",)
 
 
 def task_names() -> list[str]:

@@ -153,18 +153,6 @@ def test_searches_that_start_together_get_folders_of_their_own(tmp_path):
         request.reserve_folder(args)
 
 
-def test_gpus_that_are_not_there(monkeypatch):
-    monkeypatch.setattr(request, "count_gpus", lambda: 2)
-    space = {"lr": {"_type": "choice", "_value": [1]}}
-    request.check_request(request.parse_arguments(["--gpus", "2"]), space)
-    for flags, message in (
-        (["--gpus", "3"], "shows 2 here"),
-        (["--gpus", "2", "--concurrency", "4"], "one trial at a"),
-    ):
-        with pytest.raises(request.UserMistake, match=message):
-            request.check_request(request.parse_arguments(flags), space)
-
-
 def test_every_refusal_names_what_works():
     for reason in REFUSED_TUNERS.values():
         assert any(name in reason for name in TUNERS)

@@ -58,9 +58,9 @@ function endWithDriver() {
 
 // Tuner and trials inherit the manager's environment; they get NODE_OPTIONS as the user had it.
 function hideFromChildren() {
+    delete process.env.HPO_GPUS;
     delete process.env.HPO_EVENTS;
     delete process.env.HPO_REMOTE;
-    delete process.env.HPO_GPUS;
     delete process.env.NODE_OPTIONS;
     if (process.env.HPO_NODE_OPTIONS) {
         process.env.NODE_OPTIONS = process.env.HPO_NODE_OPTIONS;

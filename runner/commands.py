@@ -45,7 +45,7 @@ def check_trial(args: argparse.Namespace) -> str | None:
     Returns the fingerprint of the data, of which that process tells first.
     """
     command = [*trial_command(args), "--check", "--metrics", ",".join(args.aim.metrics)]
-    environ = os.environ | (gpus.environment(args.gpu_names[0]) if args.gpu_names else {})
+    environ = os.environ | (gpus.gpu_environment(args.gpu_names[0]) if args.gpu_names else {})
     done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True)
     lines = done.stderr.strip().splitlines() or ["the check ended without a word"]
     if done.returncode == 2:

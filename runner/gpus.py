@@ -1,7 +1,7 @@
 """Which GPUs trials get: those that nvidia-smi lists, as far as CUDA_VISIBLE_DEVICES shows them.
 
     visible_gpus("3,GPU-5a9d")    # ["3", "GPU-5a9d0f..."]: for each a word that CUDA_VISIBLE_DEVICES takes
-    environment("3")              # what a trial on it gets
+    gpu_environment("3")          # what a trial on it gets
 
 Indices are nvidia-smi's, which CUDA shares with CUDA_DEVICE_ORDER=PCI_BUS_ID only; its own order is by speed.
 """
@@ -19,7 +19,7 @@ ASK_SECONDS = 120  # for nvidia-smi, which takes half a minute on a busy machine
 END_OF_MASK = ("-1", "NoDevFiles")  # what follows is hidden
 
 
-def environment(gpu: str) -> dict[str, str]:
+def gpu_environment(gpu: str) -> dict[str, str]:
     """Return what a trial's environment has to say so that it sees `gpu` alone."""
     return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": gpu}
 

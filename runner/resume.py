@@ -23,8 +23,9 @@ from runner.records import key_of, read_journal, write_atomic
 
 FIXED = ("task", "tuner", "objectives", "limit", "warm_start", "assessor", "headless")
 FIXED += ("seed", "split_seed", "test_seed", "repeats", "tonic")
-CHANGEABLE = ("trials", "duration", "trial_duration", "concurrency", "gpus", "threads", "device", "dask", "data_dir")
-CHANGEABLE += ("tensorboard", "machines", "trials_per_gpu")
+CHANGEABLE = ("trials", "duration", "trial_duration", "concurrency", "gpus", "trials_per_gpu", "threads", "device")
+CHANGEABLE += ("dask", "data_dir")
+CHANGEABLE += ("tensorboard", "machines")
 
 
 def save_request(folder: Path, args: argparse.Namespace, space: dict) -> None:

@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import NamedTuple
 
-from runner.gpus import environment
+from runner.gpus import gpu_environment
 from runner.parents import die_with_parent
 
 MOST_PRINTED = 2**16  # bytes kept of what a trial printed
@@ -182,7 +182,7 @@ def serve(
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     die_with_parent(parent)
     if gpu is not None:
-        os.environ.update(environment(gpu))
+        os.environ.update(gpu_environment(gpu))
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for output in (1, 2):
         os.dup2(handle, output)

@@ -217,7 +217,7 @@ def receive(args: argparse.Namespace, record: dict) -> tuple[dict, bool]:
         return given, True
     try:
         given = json.loads(args.params)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserMistake(f"--params is not valid JSON ({error}): {args.params}") from None
     if not isinstance(given, dict):
         raise UserMistake(f"--params must be a JSON object such as '{{\"lr\": 0.01}}', not {args.params}")

@@ -1,6 +1,6 @@
 """Does a bad input end in anything but one clear line? Seeded bad inputs, another seed each run.
 
-    python -m benchmarks.fuzz [--inputs 1000] [--seed N] [--only NUMBER] [--quick] [--json FILE]
+    python -m benchmarks.fuzz [--inputs 1000] [--seed N] [--kind KIND] [--only NUMBER] [--quick] [--json FILE]
 
 Command lines of the three programs, parameter sets, search spaces, data files and damaged experiment folders
 (benchmarks/fuzz_inputs.py). Each runs a program's main() in a process of its own, forked from one that has imported
@@ -34,13 +34,13 @@ from collections import Counter
 from pathlib import Path
 
 from benchmarks import add_arguments, finish
+from benchmarks.fuzz_inputs import KINDS, draw, draw_kind
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = 60  # of each part that a training sees
 MEMORY = 6 << 30  # bytes that an input may take beside what is there
-KINDS = ("command lines", "parameter sets", "search spaces", "data files", "damaged folders")
 FAULTS = ("traceback", "hang", "wrong exit status", "unclear words")
-MOST_LINES, MOST_LETTERS = 3, 3000  # of a mistake: the longest names all tasks
+MOST_LINES, MOST_LETTERS = 3, 12_000  # of a mistake, which may show a long value
 CHECK_SECONDS = 3
 MAINS = ("nni_main.py", "main_hpo.py", "report_hpo.py")
 
@@ -51,6 +51,7 @@ def main() -> int:
     parser.add_argument("--inputs", type=int, default=1000, help="how many (default 1000)")
     parser.add_argument("--seed", type=int, help="of all inputs (default: drawn anew)")
     parser.add_argument("--only", type=int, metavar="NUMBER", help="one input, with what it prints")
+    parser.add_argument("--kind", choices=KINDS, help="leave the other kinds out")
     parser.add_argument("--seconds", type=float, default=60, help="for each input (default 60)")
     add_arguments(parser)
     args = parser.parse_args()
@@ -61,6 +62,8 @@ def main() -> int:
         numbers = [args.only] if args.only is not None else range(60 if args.quick else args.inputs)
         counts = Counter()
         for number in numbers:
+            if args.kind and draw_kind(random.Random(f"{seed} {number}")) != args.kind:
+                continue
             kind, fault = attempt(seed, number, place, args)
             counts[kind, "inputs"] += 1
             counts[kind, fault] += 1
@@ -86,9 +89,6 @@ def prepare(place: Path) -> Path:
     os.environ.setdefault("NUMBA_CACHE_DIR", str(ROOT / "simulator" / "__pycache__"))
     os.environ["HOME"] = str(place.parent)
     os.environ.pop("HPO_DATA_DIR", None)
-    for name in [name for name in sys.modules if name.split(".")[0] == "benchmarks"]:
-        if name != "benchmarks":
-            sys.modules.pop(name, None)
     sys.path.insert(0, str(place))
     os.chdir(place)
     warm_up()
@@ -129,11 +129,9 @@ def warm_up() -> None:
 
 def attempt(seed: int, number: int, place: Path, args: argparse.Namespace) -> tuple[str, str]:
     """Make one input, run it and judge it; returns its kind and its fault, "" for none. A fault is printed."""
-    from benchmarks import fuzz_inputs
-
     with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
         try:
-            case = fuzz_inputs.draw(random.Random(f"{seed} {number}"), place, Path(scratch))
+            case = draw(random.Random(f"{seed} {number}"), place, Path(scratch))
             began = time.monotonic()
             status, said = run(case.words, case.encoding, args.seconds)
         finally:

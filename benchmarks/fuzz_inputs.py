@@ -18,6 +18,7 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
+KINDS = {"command lines": 35, "parameter sets": 20, "search spaces": 15, "data files": 15, "damaged folders": 15}  # %
 BAD = frozenset({2})
 EITHER = frozenset({0, 2})
 SEARCHED = frozenset({0, 1, 2})
@@ -89,11 +90,15 @@ REPORT = {
 }
 
 
+def draw_kind(rng: random.Random) -> str:
+    """Return the kind of an input, the first that is drawn of it."""
+    return rng.choices(list(KINDS), list(KINDS.values()))[0]
+
+
 def draw(rng: random.Random, place: Path, scratch: Path) -> Case:
     """Return an input; its files are made in `scratch`, or in the repository `place` under the name "fuzzed"."""
-    makers = {command_line: 35, parameter_set: 20, search_space: 15, data_file: 15, damaged_folder: 15}
-    (maker,) = rng.choices(list(makers), list(makers.values()))
-    case = maker(rng, place, scratch)
+    makers = dict(zip(KINDS, (command_line, parameter_set, search_space, data_file, damaged_folder), strict=True))
+    case = makers[draw_kind(rng)](rng, place, scratch)
     return case._replace(encoding="ascii" if rng.random() < 0.1 else "utf-8")
 
 
@@ -230,6 +235,13 @@ def spoil_file(path: Path, rng: random.Random) -> str:
     return f"{path.name}: bytes changed"
 
 
+def cut_file(path: Path, rng: random.Random) -> str:
+    """Keep the beginning of a file."""
+    content = path.read_bytes()
+    path.write_bytes(content[: rng.randrange(len(content))])
+    return f"{path.name} cut off"
+
+
 def _changed_lines(path: Path, rng: random.Random) -> bytes:
     text = path.read_text()
     if path.suffix == ".json":
@@ -326,7 +338,10 @@ def _change_space(path: Path, rng: random.Random) -> str:
 
 
 def data_file(rng: random.Random, place: Path, scratch: Path) -> Case:
-    """A small, right set of files for one loader, of which one is spoilt."""
+    """A small, right set of files for one loader, of which one is spoilt.
+
+    Files of HDF5 are cut off only: with other damage its library, which tonic calls, may go round for ever.
+    """
     makers = {"mnist": _idx, "fashion": _idx, "cifar10": _cifar, "cifar100": _cifar}
     makers |= {"braille": _braille, "tonic": _spikes}
     name = rng.choice(list(makers))
@@ -334,7 +349,8 @@ def data_file(rng: random.Random, place: Path, scratch: Path) -> Case:
     folder.mkdir()
     makers[name](folder, name, rng)
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
-    about = f"{name}: {spoil_file(rng.choice(files), rng)}"
+    chosen = rng.choice(files)
+    about = f"{name}: {cut_file(chosen, rng) if chosen.suffix == '.h5' else spoil_file(chosen, rng)}"
     words = ["main_hpo.py", "--fingerprint", "--data-dir", str(folder), "--task"]
     task = "whetstone_mnist" if name == "mnist" else f"eprop_{name}" if name in ("braille", "tonic") else None
     words += [task or next(path.stem for path in sorted((place / "search_spaces").glob(f"whetstone_{name}_*.json")))]

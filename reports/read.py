@@ -11,9 +11,9 @@ from functools import cached_property
 from pathlib import Path
 
 from reports.parameters import Parameter, parameters_of
+from runner.asked import well_formed
 from runner.flags import UserMistake
 from runner.records import WITH_DEFAULT, read_journal, read_record
-from runner.resume import well_formed
 from search_spaces import load_space
 from tuners.aim import Aim, parse_objectives
 

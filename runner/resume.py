@@ -18,11 +18,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from runner import origin
-from runner.flags import HIGHEST_SEED, MOST_COUNTED, UserMistake
+from runner.asked import well_formed
+from runner.flags import UserMistake
 from runner.records import key_of, read_journal, write_atomic
-from search_spaces import check_form
-from tuners import ASSESSORS, TUNERS
-from tuners.aim import parse_limit, parse_objectives
 
 FIXED = ("task", "tuner", "objectives", "limit", "warm_start", "assessor", "headless")
 FIXED += ("seed", "split_seed", "test_seed", "repeats", "tonic")
@@ -54,65 +52,6 @@ def read_request(folder: Path) -> dict:
     for name in asked.keys() - well_formed(asked).keys():
         raise UserMistake(f"{folder} has no search.json that can be read (its {name!r} is {str(asked[name])[:99]!r})")
     return asked
-
-
-def well_formed(asked: dict) -> dict:
-    """Return what of a search.json has the form in which it is written."""
-    return {name: value for name, value in asked.items() if name not in FORM or FORM[name](value)}
-
-
-def _is_count(least: int, most: int = MOST_COUNTED) -> Callable[[object], bool]:
-    return lambda value: isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
-
-
-def _is_text(value) -> bool:
-    return isinstance(value, str) and value.isprintable()
-
-
-def _is_bool(value) -> bool:
-    return isinstance(value, bool)
-
-
-def _or_none(holds: Callable[[object], bool]) -> Callable[[object], bool]:
-    return lambda value: value is None or holds(value)
-
-
-def _is_aim(parse: Callable[[str], object]) -> Callable[[object], bool]:
-    """Objectives and limits are lists of lists, of which each word by word is what the command line takes."""
-
-    def holds(value) -> bool:
-        try:
-            return isinstance(value, list) and all(parse(word) for word in value)
-        except (ValueError, TypeError, IndexError):
-            return False
-
-    return holds
-
-
-def _is_space(value) -> bool:
-    try:
-        check_form(value)
-    except (ValueError, RecursionError):
-        return value == {}
-    return True
-
-
-def _is_time(value) -> bool:
-    return isinstance(value, int | float) and 0 < value < 1e12
-
-
-FORM = dict.fromkeys(("task", "device"), _is_text)
-FORM |= dict.fromkeys(("warm_start", "tonic", "dask", "data_dir", "machines"), _or_none(_is_text))
-FORM |= {"tuner": lambda value: _is_text(value) and value in TUNERS}
-FORM |= {"assessor": lambda value: _is_text(value) and value in ASSESSORS}
-FORM |= {"objectives": _or_none(_is_aim(lambda pair: parse_objectives("{}:{}".format(*pair))))}
-FORM |= {"limit": _or_none(_is_aim(lambda limit: parse_limit("{}{}{}".format(*limit))))}
-FORM |= dict.fromkeys(("seed", "split_seed", "test_seed"), _is_count(0, HIGHEST_SEED))
-FORM |= dict.fromkeys(("repeats", "trials", "trials_per_gpu"), _is_count(1))
-FORM |= dict.fromkeys(("concurrency", "gpus", "threads"), _or_none(_is_count(1)))
-FORM |= dict.fromkeys(("duration", "trial_duration"), _or_none(_is_time))
-FORM |= dict.fromkeys(("headless", "tensorboard"), _is_bool)
-FORM |= {"space": _is_space, "started": _is_time}
 
 
 def apply_request(parser: argparse.ArgumentParser, arguments: list[str] | None, folder: Path) -> argparse.Namespace:

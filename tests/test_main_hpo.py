@@ -158,6 +158,7 @@ def test_a_signal_ends_the_check_with_its_training(repository):
         ([], {"reset": "hard"}, "subtract"),
         ([], [1], "--params must be a JSON object"),
         (["--params", "{lr: 1}"], {}, "--params is not valid JSON"),
+        (["--params", "[" * 20_000], {}, "--params is not valid JSON"),
         (["--seed", "-1"], {}, "must be an integer from 0 to 2147483647, not '-1'"),
         (["--threads", "0"], {}, "must be an integer of at least 1"),
         (["--device", "tpu"], {}, "tpu"),

@@ -40,6 +40,9 @@ def assert_refused(done, message, tmp_path):
         (["eprop_digit"], "unknown task 'eprop_digit' (did you mean 'eprop_digits'?); choose from: "),
         (["--trials", "0"], "argument --trials: must be an integer of at least 1, not '0'"),
         (["--concurrency", "-1"], "argument --concurrency: must be an integer of at least 1, not '-1'"),
+        (["--trials", "9" * 400], "argument --trials: must be an integer from 1 to 1000000000, not '9999"),
+        (["--seed", "\x1b[31m"], "must be an integer from 0 to 2147483647, not '\\x1b[31m'"),
+        (["a\nb\x1b[31m"], "unknown task 'a\\nb\\x1b[31m'"),
         (["--port", "99999999"], "argument --port: must be an integer from 1024 to 65535, not '99999999'"),
         (["--duration", "5x"], "must be a time such as 90s, 30m, 2h or 1d, not '5x'"),
         (["--trial-duration", "0"], "must be a time"),
@@ -99,6 +102,35 @@ def test_damaged_experiment_is_listed_and_refused_in_one_line(tmp_path, name, te
             assert_refused(run(tmp_path, flag, "mine"), "has no search.json that can be read (", tmp_path)
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"trials": "many"},
+        {"trials": True},
+        {"seed": -1},
+        {"tuner": "magic"},
+        {"objectives": "default"},
+        {"objectives": [["default", "up"]]},
+        {"limit": [["rate_hz", "<"]]},
+        {"limit": {"rate_hz": 3}},
+        {"space": {"lr": None}},
+        {"space": [1]},
+        {"headless": "yes"},
+        {"duration": 1e300},
+        {"warm_start": ["x"]},
+        {"task": "\x1b[31m"},
+    ],
+)
+def test_search_json_of_another_form_is_refused(tmp_path, changed):
+    args = request.parse_arguments(["--id", "mine", "--limit", "rate_hz<9", "--objectives", "default:max"])
+    resume.save_request(tmp_path, args, {"lr": {"_type": "choice", "_value": [1]}})
+    asked = resume.read_request(tmp_path)
+    assert asked["limit"] == [["rate_hz", "<", 9.0]]
+    (tmp_path / "search.json").write_text(json.dumps(asked | changed))
+    with pytest.raises(request.UserMistake, match=f"search.json that can be read .its '{next(iter(changed))}' is"):
+        resume.read_request(tmp_path)
+
+
 def test_warm_start_of_which_nothing_fits_is_refused(tmp_path):
     folder = tmp_path / "experiments" / "mine"
     folder.mkdir(parents=True)
@@ -122,6 +154,7 @@ def test_taken_port_and_used_id(tmp_path):
     "space, message",
     [
         ('{"lr": ', "search_spaces/eprop_digits_temporary.json is not valid JSON"),
+        ("[" * 100_000, "search_spaces/eprop_digits_temporary.json is not valid JSON"),
         ('{"lrr": {"_type": "choice", "_value": [1]}}', "unknown parameter 'lrr' (did you mean 'lr'?)"),
         ('{"lr": {"_type": "uniform", "_value": [-1, 1]}}', "lr = -1 is within the search space"),
         ('{"lr": {"_type": "uniform", "_value": [1, 0]}}', "must have high > low"),

@@ -197,9 +197,12 @@ def wait_for(pid: int, seconds: float) -> int | None:
 
 def inside(words: list[str], encoding: str, out: int, err: int) -> int:
     """What the forked process does; returns the exit status as Python itself would have it."""
+    from runner.parents import die_with_parent
+
     status = 1
     try:
         os.setsid()
+        die_with_parent()
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(out, 1), os.dup2(err, 2)
         sys.stdout = io.TextIOWrapper(os.fdopen(os.dup(1), "wb"), encoding=encoding)

@@ -5,12 +5,16 @@ well_formed(json.loads(text))    # without the values of another form
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 from runner.flags import HIGHEST_SEED, MOST_COUNTED
-from search_spaces import check_form
+from runner.records import is_number
+from search_spaces import check_form, levels
 from tuners import ASSESSORS, TUNERS
 from tuners.aim import parse_limit, parse_objectives
+
+RANGES = ("randint", "uniform", "quniform", "loguniform", "qloguniform", "normal", "qnormal", "lognormal", "qlognormal")
 
 
 def well_formed(asked: dict) -> dict:
@@ -49,9 +53,16 @@ def _is_aim(parse: Callable[[str], object]) -> Callable[[object], bool]:
 def _is_space(value) -> bool:
     try:
         check_form(value)
+        return all(_has_values(spec) for level in levels(value) for spec in level.values())
     except (ValueError, RecursionError):
         return value == {}
-    return True
+
+
+def _has_values(spec: dict) -> bool:
+    """Tell whether a parameter's values are as many numbers as its type takes."""
+    kind, values = spec["_type"], spec["_value"]
+    numbers = all(is_number(value) and abs(value) <= sys.float_info.max for value in values)
+    return kind == "choice" or (kind in RANGES and numbers and len(values) == 2 + kind.startswith("q"))
 
 
 def _is_time(value) -> bool:

@@ -41,6 +41,7 @@ def assert_refused(done, message, tmp_path):
         (["--trials", "0"], "argument --trials: must be an integer of at least 1, not '0'"),
         (["--concurrency", "-1"], "argument --concurrency: must be an integer of at least 1, not '-1'"),
         (["--trials", "9" * 400], "argument --trials: must be an integer from 1 to 1000000000, not '9999"),
+        (["--seed=--"], "argument --seed: expected a value, not '--'"),
         (["--seed", "\x1b[31m"], "must be an integer from 0 to 2147483647, not '\\x1b[31m'"),
         (["a\nb\x1b[31m"], "unknown task 'a\\nb\\x1b[31m'"),
         (["--port", "99999999"], "argument --port: must be an integer from 1024 to 65535, not '99999999'"),

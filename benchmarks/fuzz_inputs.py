@@ -269,7 +269,10 @@ def _changed_lines(path: Path, rng: random.Random) -> bytes:
 
 
 def parameter_set(rng: random.Random, place: Path, scratch: Path) -> Case:
-    """One to four parameters of an objective with odd values, or unknown ones; sometimes the text itself is broken."""
+    """One to four parameters of an objective with odd values, or unknown ones; sometimes the text itself is broken.
+
+    One in four is tried in earnest, by an epoch with sizes that are not large.
+    """
     import dataclasses
 
     import train_hpo
@@ -277,6 +280,11 @@ def parameter_set(rng: random.Random, place: Path, scratch: Path) -> Case:
     task = rng.choice(TASKS)
     fields = dataclasses.fields(train_hpo.params_class(task.split("_")[0]))
     given = {}
+    if rng.random() < 0.25:
+        given = {field.name: _near(field.default, rng, 1) for field in rng.sample(fields, rng.randint(1, 4))}
+        given |= {"epochs": 1} if any(field.name == "epochs" for field in fields) else {}
+        words = ["main_hpo.py", "--task", task, "--params", json.dumps(given)]
+        return Case("parameter sets", words, EITHER, f"trained: {json.dumps(given)}")
     for field in rng.sample(fields, rng.randint(1, 4)):
         near = _near(field.default, rng)
         name = rng.choice([field.name] * 12 + ["", "ünï", "\ud800", field.name + "s", "__class__", "self"])
@@ -289,12 +297,13 @@ def parameter_set(rng: random.Random, place: Path, scratch: Path) -> Case:
     )
 
 
-def _near(value, rng: random.Random):
-    """Return a value of the same type, mostly plausible."""
+def _near(value, rng: random.Random, largest: int = 10**9):
+    """Return a value of the same type, mostly plausible; an integer is at most `largest` times the value."""
     if isinstance(value, bool) or value is None or isinstance(value, str):
         return rng.choice([value, True, False, "none", value])
     if isinstance(value, int):
-        return rng.choice([value + 1, value - 1, value * 1000, -value, float(value), value + 0.5, 10**9])
+        large = [value * min(largest, 1000), value * largest]
+        return rng.choice([value + 1, value - 1, *large, -value, float(value), value + 0.5, 0, 1, value // 2])
     return (
         rng.choice([value * 10, -value, value * 1e30, value * 1e-30, 1.0, int(value)])
         if isinstance(value, float)

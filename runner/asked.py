@@ -80,4 +80,5 @@ FORM |= dict.fromkeys(("repeats", "trials", "trials_per_gpu"), _is_count(1))
 FORM |= dict.fromkeys(("concurrency", "gpus", "threads"), _or_none(_is_count(1)))
 FORM |= dict.fromkeys(("duration", "trial_duration"), _or_none(_is_time))
 FORM |= dict.fromkeys(("headless", "tensorboard"), _is_bool)
-FORM |= {"space": _is_space, "started": _is_time}
+FORM |= {"space": _is_space, "started": _is_time, "code": _is_text, "data": _or_none(_is_text)}
+FORM |= {"versions": lambda value: isinstance(value, dict) and all(map(_is_text, [*value, *value.values()]))}

@@ -89,7 +89,7 @@ def changes(before: dict, now: dict) -> list[str]:
 
     `before` and `now` have "code" and "versions"; an experiment of an earlier state of this project has neither.
     """
-    if not (isinstance(before.get("code"), str) and isinstance(before.get("versions"), dict)):
+    if "code" not in before or "versions" not in before:
         return ["it was begun before code, data and versions were noted: whether they have changed cannot be told"]
     lines = []
     if before["code"] != now["code"]:

@@ -90,10 +90,7 @@ def compare_origin(args: argparse.Namespace, data_now: Callable[[], str | None])
     before = read_request(folder)
     for line in origin.changes(before, args.origin):
         print(f"note: {args.id}: {line}")
-    noted = [
-        entry.get("data") for entry in read_journal(folder / "journal.jsonl")
-    ]  # --no-check leaves it to the trials
-    known = before.get("data") or next(filter(None, reversed(noted)), None)
+    known = before.get("data") or _data_of_trials(folder)  # which --no-check leaves to them
     try:
         now = data_now()
     except UserMistake as mistake:
@@ -108,6 +105,12 @@ def compare_origin(args: argparse.Namespace, data_now: Callable[[], str | None])
             raise UserMistake(f"--resume {args.id}: {differs}: {told}")
         print(f"note: {args.id}: {differs}; --accept-changes goes on")
     args.origin["data"] = now
+
+
+def _data_of_trials(folder: Path) -> str | None:
+    """Return the fingerprint of the data of the last trial that noted it."""
+    noted = [entry.get("data") for entry in read_journal(folder / "journal.jsonl")]
+    return next((data for data in reversed(noted) if isinstance(data, str)), None)
 
 
 @contextlib.contextmanager

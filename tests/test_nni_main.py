@@ -122,6 +122,9 @@ def test_damaged_experiment_is_listed_and_refused_in_one_line(tmp_path, name, te
         {"headless": "yes"},
         {"duration": 1e300},
         {"warm_start": ["x"]},
+        {"code": 3},
+        {"data": "\x1b[31m"},
+        {"versions": {"torch": None}},
         {"task": "\x1b[31m"},
     ],
 )

@@ -142,8 +142,8 @@ def test_lines_on_what_differs():
     code, versions = changes(before, now)
     assert code.startswith("the code has changed since: aa, now bb;")
     assert versions.endswith("since: numba none, now 0.6; optuna 4.0, now none; torch 2.12.0, now 2.13.0")
-    for damaged in ({}, {"code": 3, "versions": {}}, {"code": "aa", "versions": None}):
-        (line,) = changes(damaged, now)
+    for older in ({}, {"code": "aa"}):
+        (line,) = changes(older, now)
         assert "cannot be told" in line
 
 

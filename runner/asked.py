@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from runner.flags import HIGHEST_SEED, MOST_COUNTED
+from runner.flags import HIGHEST_SEED
 from runner.records import is_number
 from search_spaces import check_form, levels
 from tuners import ASSESSORS, TUNERS
@@ -22,7 +22,7 @@ def well_formed(asked: dict) -> dict:
     return {name: value for name, value in asked.items() if name not in FORM or FORM[name](value)}
 
 
-def _is_count(least: int, most: int = MOST_COUNTED) -> Callable[[object], bool]:
+def _is_count(least: int, most: int = HIGHEST_SEED) -> Callable[[object], bool]:
     return lambda value: isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 

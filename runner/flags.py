@@ -8,7 +8,6 @@ import os
 import sys
 from pathlib import Path
 
-MOST_COUNTED = 10**9  # of anything that a flag counts
 HIGHEST_SEED = 2**31 - 1  # NumPy's and scikit-learn's generators take no more than 32 bits
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
@@ -29,23 +28,18 @@ class OneLineParser(argparse.ArgumentParser):
         return super().parse_args(args, namespace)
 
     def error(self, message: str):
-        """Print `message`, of which every letter is shown, and leave with status 2."""
-        shown = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in message)
-        self.exit(2, f"{self.prog}: {shown}\n")
+        """Print `message` and leave with status 2."""
+        self.exit(2, f"{self.prog}: {message}\n")
 
 
 def count(lowest: int, highest: int | None = None):
-    """Return an argparse type for integers of at least `lowest` and at most `highest`, else MOST_COUNTED."""
-    most = MOST_COUNTED if highest is None else highest
+    """Return an argparse type for integers of at least `lowest` and, where given, at most `highest`."""
 
     def parse(text: str) -> int:
-        value = None
         with contextlib.suppress(ValueError):
-            value = int(text)
-        if value is not None and lowest <= value <= most:
-            return value
-        is_least = highest is None and (value is None or value < lowest)
-        bounds = f"of at least {lowest}" if is_least else f"from {lowest} to {most}"
+            if int(text) >= lowest and (highest is None or int(text) <= highest):
+                return int(text)
+        bounds = f"of at least {lowest}" if highest is None else f"from {lowest} to {highest}"
         raise argparse.ArgumentTypeError(f"must be an integer {bounds}, not {text!r}")
 
     return parse

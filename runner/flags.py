@@ -28,8 +28,9 @@ class OneLineParser(argparse.ArgumentParser):
         return super().parse_args(args, namespace)
 
     def error(self, message: str):
-        """Print `message` and leave with status 2."""
-        self.exit(2, f"{self.prog}: {message}\n")
+        """Print `message`, of which every letter is shown, and leave with status 2."""
+        shown = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in message)
+        self.exit(2, f"{self.prog}: {shown}\n")
 
 
 def count(lowest: int, highest: int | None = None):

@@ -40,6 +40,7 @@ def assert_refused(done, message, tmp_path):
         (["eprop_digit"], "unknown task 'eprop_digit' (did you mean 'eprop_digits'?); choose from: "),
         (["--trials", "0"], "argument --trials: must be an integer of at least 1, not '0'"),
         (["--concurrency", "-1"], "argument --concurrency: must be an integer of at least 1, not '-1'"),
+        (["digits", "two\nlines\x1b[31m"], "unrecognized arguments: two\\nlines\\x1b[31m"),
         (["--seed=--"], "argument --seed: expected a value, not '--'"),
         (["--port", "99999999"], "argument --port: must be an integer from 1024 to 65535, not '99999999'"),
         (["--duration", "5x"], "must be a time such as 90s, 30m, 2h or 1d, not '5x'"),

@@ -109,13 +109,15 @@ def command_line(rng: random.Random, place: Path, scratch: Path) -> Case:
     """One to four flags of one of the three programs, of which one or more are wrong most times."""
     program = rng.choice(["nni_main.py"] * 3 + ["main_hpo.py"] * 2 + ["report_hpo.py"])
     flags = {"nni_main.py": NNI_MAIN, "main_hpo.py": MAIN_HPO, "report_hpo.py": REPORT}[program]
-    words, surely = [], False
+    words, surely, rightly = [], False, rng.choice([0.4, 0.8, 1])
     for name in rng.sample(list(flags), rng.randint(1, 4)):
         good, bad = flags[name]
         if good is None:
             words.append(name)
-        elif good and (not bad or rng.random() < 0.4):
+        elif good and (not bad or rng.random() < rightly):
             words += [name, rng.choice(good)]
+        elif rightly == 1:
+            continue
         else:
             words += [name, rng.choice(bad)] if rng.random() < 0.5 else [f"{name}={rng.choice(bad)}"]
             surely = True
@@ -329,8 +331,13 @@ def _change_space(path: Path, rng: random.Random) -> str:
     kinds = ["choice", "randint", "uniform", "quniform", "loguniform", "qloguniform", "normal", "qnormal", "lognormal"]
     values = [0, 1, -1, 0.5, 5, 10**6, 1e308, math.nan, math.inf, "a", None, True, [], {}, 10**400]
     numbers = [rng.choice(values) for _ in range(rng.randint(0, 4))]
+    kind, likely = rng.choice(kinds), [0.01, 0.5, 0.1]
+    number = 3 if kind[0] == "q" else 2
     space[name] = rng.choice(
         [
+            {"_type": kind, "_value": likely[:number]},
+            {"_type": kind, "_value": [10 * value for value in likely[:number]]},
+            {"_type": "choice", "_value": [rng.choice(values[:5]) for _ in range(2)]},
             {"_type": rng.choice([*kinds, "tape", "", None, 3, []]), "_value": numbers},
             {"_type": rng.choice(kinds), "_value": rng.choice([numbers, {}, None, "abc", [numbers], [{"_name": "a"}]])},
             {

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib.metadata
 import json
 import os
 import signal
@@ -23,6 +22,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from runner.flags import OneLineParser, UserMistake, add_trial_flags, thread_environment
+from runner.limited import run_limited
+from runner.origin import PACKAGES, code_hash, fingerprint, version
 from runner.parents import die_with_parent
 from runner.records import WITH_DEFAULT, finite, is_finite, is_number, pack_model, pack_record, told, write_record
 from runner.tensorboard import tensorboard_log
@@ -30,8 +31,8 @@ from runner.texts import one_line, take_any_terminal
 from runner.trial_channel import hide_address
 from search_spaces import check_space, default_parameters, flatten, load_space, make_params, split_task
 
+ROOT = Path(__file__).resolve().parent
 CHECK_SECONDS = 20  # the epoch of --check is cut off after so long
-PACKAGES = ("nni", "torch", "snntorch", "numpy", "numba")  # whose versions a record names
 INSIDE_NNI = "NNI_TRIAL_JOB_ID" in os.environ
 
 
@@ -43,6 +44,7 @@ class Job(NamedTuple):
     train: Callable  # train(params, splits, report, device, seed) -> Result
     splits: Any  # setup_hpo.Splits
     device: str  # cpu | cuda
+    data: str  # the fingerprint of what the loader returned
 
 
 def main() -> int:
@@ -53,14 +55,25 @@ def main() -> int:
     signal.signal(signal.SIGINT, _interrupt_once)
     if INSIDE_NNI:
         die_with_parent()  # a manager that was killed would leave it behind
+    if not args.check:
+        return trial(args)
+    status = run_limited(lambda begin: trial(args, begin), CHECK_SECONDS)
+    if status is None:
+        say_checked(args, f"one epoch with the defaults takes longer than {CHECK_SECONDS} s")
+    return status or 0
+
+
+def trial(args: argparse.Namespace, begin: Callable[[], None] = lambda: None) -> int:
+    """Do what the command line says; returns the exit status. `begin` is called before the epoch of --check."""
     record = new_record(args)
 
     def given() -> tuple[dict, bool]:
         make_folder(args.out)
         return receive(args, record)
 
-    model, exit_status = attempt(args, record, given)
-    if record["status"] != "interrupted" and (args.check or (exit_status == 2 and not INSIDE_NNI)):
+    model, exit_status = attempt(args, record, given, begin=begin)
+    only_looks = args.check or args.fingerprint
+    if record["status"] != "interrupted" and (only_looks or (exit_status == 2 and not INSIDE_NNI)):
         return exit_status
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # what there is now gets written
     deliver(args, record, model)
@@ -84,7 +97,7 @@ def run_trial(words: tuple[str, ...], start: dict) -> tuple[bytes, tuple[str, by
     handled = threading.current_thread() is threading.main_thread()
     if handled:
         signal.signal(signal.SIGINT, _interrupt_once)
-    model, _ = attempt(args, record, lambda: (start["parameters"], True), _splits)
+    model, _ = attempt(args, record, lambda: (start["parameters"], True), _load)
     if handled:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     complete(record)
@@ -96,27 +109,42 @@ def _arguments(words: tuple[str, ...]) -> argparse.Namespace:
     return parse_arguments(list(words))
 
 
-@lru_cache(maxsize=1)
-def _splits(*arguments):
-    """The splits of a process's last trial, made read-only, since the next trial gets the same arrays."""
+def load(dataset: str, args: argparse.Namespace) -> tuple[Any, str]:
+    """Return the splits of a dataset and the fingerprint of what its loader returned. Raises as setup_hpo does."""
     import setup_hpo
 
-    splits = setup_hpo.load_splits(*arguments)
+    data = setup_hpo.load(dataset, args.data_dir, args.tonic)
+    return setup_hpo.split(dataset, data, args.test_seed, args.split_seed), fingerprint(data)
+
+
+def _load(dataset: str, args: argparse.Namespace) -> tuple[Any, str]:
+    return _load_once(dataset, args.data_dir, args.tonic, args.test_seed, args.split_seed)
+
+
+@lru_cache(maxsize=1)
+def _load_once(dataset, data_dir, tonic, test_seed, split_seed) -> tuple[Any, str]:
+    """The data of a process's last trial, made read-only, since the next trial gets the same arrays."""
+    asked = {"data_dir": data_dir, "tonic": tonic, "test_seed": test_seed, "split_seed": split_seed}
+    splits, print_of_data = load(dataset, argparse.Namespace(**asked))
     for data in splits:
         data.x.flags.writeable = data.y.flags.writeable = False
-    return splits
+    return splits, print_of_data
 
 
-def attempt(args: argparse.Namespace, record: dict, given: Callable, load_splits=None) -> tuple[dict | None, int]:
+def attempt(
+    args: argparse.Namespace, record: dict, given: Callable, load_data: Callable = load, begin: Callable = lambda: None
+) -> tuple[dict | None, int]:
     """Prepare and run a trial, and enter in the record how it went. Returns what model.pt holds, and the exit status.
 
-    `given()` returns the parameters and whether they are complete; `load_splits` stands in for setup_hpo's.
+    `given()` returns the parameters and whether they are complete; `load_data` stands in for `load`.
     """
     try:
-        job = prepare(args, *given(), load_splits)
-        if args.check:
-            return None, check(args, job)
+        job = prepare(args, *given(), load_data)
+        if args.check or args.fingerprint:
+            print(json.dumps({"data": job.data}), flush=True)
+            return None, check(args, job, begin) if args.check else 0
         record |= {"parameters": job.parameters, "params": dataclasses.asdict(job.params), "device": job.device}
+        record["data"] = job.data
         return run(job, args, record), 0
     except KeyboardInterrupt:
         record |= {"status": "interrupted", "cause": "interrupted before its first result"}
@@ -137,6 +165,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--task", required=True, help="the stem of a file in search_spaces/")
     parser.add_argument("--params", default="{}", help="JSON object of parameters, on top of the task's defaults")
     parser.add_argument("--check", action="store_true", help="validate the search space and train one epoch, no more")
+    parser.add_argument("--fingerprint", action="store_true", help="print a fingerprint of the data, and do no more")
     parser.add_argument("--metrics", default="", help="of --check: names that the result must have, a comma between")
     parser.add_argument("--out", type=Path, help="folder for record.json and model.pt (default: write none)")
     add_trial_flags(parser)
@@ -150,6 +179,8 @@ def new_record(args: argparse.Namespace) -> dict:
         "parameter_id": None,
         "task": args.task,
         "tonic": args.tonic,
+        "code": code_hash(ROOT),
+        "data": None,  # fingerprint of what the loader returned
         "parameters": {},  # as received
         "params": {},  # with the defaults that were in force
         "status": "failed",
@@ -197,7 +228,7 @@ def receive(args: argparse.Namespace, record: dict) -> tuple[dict, bool]:
     return given, False
 
 
-def prepare(args: argparse.Namespace, given: dict, complete: bool, load_splits: Callable | None = None) -> Job:
+def prepare(args: argparse.Namespace, given: dict, complete: bool, load_data: Callable = load) -> Job:
     """Turn the command line into a Job. Raises UserMistake."""
     import setup_hpo
     import train_hpo
@@ -211,14 +242,13 @@ def prepare(args: argparse.Namespace, given: dict, complete: bool, load_splits: 
         given = flatten(given)
         parameters = given if complete else default_parameters(space, params_class, given) | given
         params = make_params(params_class, parameters)
-        load_splits = load_splits or setup_hpo.load_splits
-        splits = load_splits(dataset, args.data_dir, args.test_seed, args.split_seed, args.tonic)
+        splits, data = load_data(dataset, args)
         if (kind := train_hpo.kind_of(splits.train)) not in objective.kinds:
             raise ValueError(f"{objective_name} takes {' or '.join(objective.kinds)}, but {dataset} has {kind}")
         if args.check:
             check_space(space, params_class, lambda params: objective.check(params, splits.train))
         objective.check(params, splits.train)
-        return Job(parameters, params, objective.train, splits, setup_hpo.pick_device(args.device))
+        return Job(parameters, params, objective.train, splits, setup_hpo.pick_device(args.device), data)
     except MissingData as missing:
         raise UserMistake(str(missing)) from None
     except (TypeError, ValueError, OverflowError) as mistake:
@@ -342,28 +372,22 @@ def complete(record: dict) -> None:
         record["torch_threads"] = sys.modules["torch"].get_num_threads()
 
 
-def check(args: argparse.Namespace, job: Job) -> int:
-    """Train one epoch with the job's parameters, at most CHECK_SECONDS, and say so. What is wrong has been raised."""
-
-    def out_of_time(signum, frame):
-        raise TimeoutError
-
+def check(args: argparse.Namespace, job: Job, begin: Callable[[], None]) -> int:
+    """Train one epoch with the job's parameters and say so; the time counts from `begin`. What is wrong is raised."""
     params = job.params
     if hasattr(params, "epochs"):
         params = dataclasses.replace(params, epochs=1)
-    signal.signal(signal.SIGALRM, out_of_time)
-    signal.alarm(CHECK_SECONDS)
+    begin()
     started = time.time()
-    try:
-        result = job.train(params, job.splits, _ignore, job.device, args.seed)
-        check_metrics(result.metrics, [name for name in args.metrics.split(",") if name])
-        outcome = f"one epoch with the defaults took {time.time() - started:.1f} s, status {result.status}"
-    except TimeoutError:
-        outcome = f"one epoch with the defaults takes longer than {CHECK_SECONDS} s"
-    finally:
-        signal.alarm(0)  # also where a mistake is about to be told
-    print(f"{args.task}: search space and data are in order; {outcome}")
+    result = job.train(params, job.splits, _ignore, job.device, args.seed)
+    check_metrics(result.metrics, [name for name in args.metrics.split(",") if name])
+    say_checked(args, f"one epoch with the defaults took {time.time() - started:.1f} s, status {result.status}")
     return 0
+
+
+def say_checked(args: argparse.Namespace, outcome: str) -> None:
+    """Print the line with which --check ends well."""
+    print(f"{args.task}: search space and data are in order; {outcome}")
 
 
 def check_metrics(metrics: dict, wanted: list[str]) -> None:
@@ -388,13 +412,8 @@ def _versions() -> dict[str, str]:
     versions = {"python": sys.version.split()[0]}
     for package in PACKAGES:
         if package in sys.modules:
-            versions[package] = _version(package)
+            versions[package] = version(package)
     return versions
-
-
-@lru_cache
-def _version(package: str) -> str:
-    return importlib.metadata.version(package)
 
 
 if __name__ == "__main__":

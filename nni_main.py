@@ -9,6 +9,7 @@ python nni_main.py eprop_digits --machines machines.json   # trials run on other
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shlex
 import signal
@@ -92,8 +93,8 @@ def configure(args: argparse.Namespace, space: dict, tuner: dict):
         machines.configure(config, args.machines)
     if args.gpus:
         config.trial_gpu_number = 1
-        config.training_service.gpu_indices = list(range(args.gpus))
         config.training_service.use_active_gpu = True
+        config.training_service.max_trial_number_per_gpu = args.trials_per_gpu
     return config
 
 
@@ -129,7 +130,7 @@ def view(args: argparse.Namespace) -> int:
     from runner import managed
 
     folder = args.experiments / args.id
-    args.machines, args.concurrency = None, args.concurrency or 1  # no trial runs
+    args.machines, args.gpus, args.concurrency = None, None, args.concurrency or 1  # no trial runs
     request.end_leftovers(args)
     request.check_nni_can_start(args)
     with resume.hold(folder):
@@ -182,7 +183,7 @@ def search_headless(following, args: argparse.Namespace, space: dict) -> int:
         log = following.results.folder / "log"
         if args.tensorboard:
             words += ("--out", str(headless.trial_folder(following.results.folder.resolve(), "")))
-        slots = headless.LocalSlots(args.concurrency, run_trial, words, log, args.trial_duration, args.gpus or 0)
+        slots = headless.LocalSlots(args.concurrency, run_trial, words, log, args.trial_duration, args.gpu_names)
     return headless.conduct(following, lambda seed: tuner_settings(args, seed), args.seed, space, slots)
 
 
@@ -191,7 +192,7 @@ def start_manager(experiment, args: argparse.Namespace, events: Path) -> None:
     from runner import manager, ports
 
     port = args.port or ports.next_free_port(request.DEFAULT_PORT)
-    environ = thread_environment(args.threads)
+    environ = thread_environment(args.threads) | ({"HPO_GPUS": json.dumps(args.gpu_names)} if args.gpus else {})
     if args.machines:
         from runner import machines
 

@@ -44,10 +44,19 @@ def load_splits(
     validation are the rest, 7 : 2, drawn with `split_seed`. `tonic` names the dataset of "tonic", such as "SHD". Raises
     ValueError for an unknown name, and what the loader raises (`loaders.MissingData` where files are not there).
     """
+    return split(dataset, load(dataset, data_dir, tonic), test_seed, split_seed)
+
+
+def load(dataset: str, data_dir: Path | None = None, tonic: str | None = None) -> Data:
+    """Return what the loader of `dataset` returns. Raises as `load_splits`."""
     if dataset not in DATASETS:
         raise ValueError(f"unknown dataset {dataset!r}; choose from: {', '.join(DATASETS)}")
     check_tonic(dataset, tonic)
-    data = DATASETS[dataset](data_dir, **(tonic_data.parse(tonic) if tonic else {}))
+    return DATASETS[dataset](data_dir, **(tonic_data.parse(tonic) if tonic else {}))
+
+
+def split(dataset: str, data: Data, test_seed: int = 0, split_seed: int = 0) -> Splits:
+    """Return the three parts of the `data` of `dataset`."""
     rest, test = data, data.test
     if test is None:
         fraction = TEST_FRACTIONS.get(dataset, TEST_FRACTION)

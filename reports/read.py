@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from reports.parameters import Parameter, parameters_of
+from runner.asked import well_formed
 from runner.flags import UserMistake
 from runner.records import WITH_DEFAULT, as_entry, is_finite, key_of, parsed, read_journal, read_lines, read_record
 from runner.resume import read_starts
@@ -136,7 +137,7 @@ def labelled(metric: str) -> str:
 def read_search(folder: Path) -> Search:
     """Read the experiment in `folder`. Raises UserMistake where that is none, or no trial of it has ended."""
     journal = folder / "journal.jsonl"
-    facts = read_json(folder / "search.json")
+    facts = well_formed(read_json(folder / "search.json"))
     if not journal.exists() and not facts and not (folder / "events.jsonl").exists():
         raise UserMistake(f"{folder} has no journal.jsonl: give the folder of an experiment, experiments/<id>")
     entries, torn = _journal(journal)

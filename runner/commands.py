@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import re
 import shlex
 import signal
 import subprocess
@@ -12,6 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from runner import gpus
 from runner.flags import UserMistake, trial_flags
 from runner.texts import printable
 
@@ -37,17 +40,45 @@ def repeat_command(args: argparse.Namespace, parameters: dict) -> str:
     return shlex.join([*trial_command(args), "--params", json.dumps(parameters), "--out", "repeated"])
 
 
-def check_trial(args: argparse.Namespace) -> None:
-    """Compare the search space with Params and train one epoch, in a process of its own. Raises UserMistake."""
+def check_trial(args: argparse.Namespace) -> str | None:
+    """Compare the search space with Params and train one epoch, in a process of its own. Raises UserMistake.
+
+    Returns the fingerprint of the data, of which that process tells first.
+    """
     command = [*trial_command(args), "--check", "--metrics", ",".join(args.aim.metrics)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, errors="replace")
+    environ = os.environ | (gpus.gpu_environment(args.gpu_names[0]) if args.gpu_names else {})
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, errors="replace")
     lines = [printable(line) for line in done.stderr.strip().splitlines()] or ["the check ended without a word"]
     if done.returncode == 2:
         raise UserMistake(lines[-1].removeprefix("main_hpo.py: "))
     if done.returncode:
         print("\n".join(lines), file=sys.stderr)
         raise UserMistake(f"one epoch of {args.task} with the defaults failed (above): {lines[-1]}")
-    print("\n".join(map(printable, (done.stderr + done.stdout).splitlines())))  # the first: what the loaders say
+    fingerprint, said = _take_fingerprint(done.stdout)
+    print("\n".join(map(printable, (done.stderr + said).splitlines())))  # the first: what the loaders say
+    return fingerprint
+
+
+def _take_fingerprint(stdout: str) -> tuple[str | None, str]:
+    """Part what main_hpo.py printed into the fingerprint and the rest."""
+    found, rest = None, []
+    for line in stdout.strip().splitlines():
+        if match := re.fullmatch(r'\{"data": "([0-9a-f]+)"\}', line):
+            found = match[1]
+        else:
+            rest.append(line)
+    return found, "\n".join(rest)
+
+
+def data_fingerprint(args: argparse.Namespace) -> str | None:
+    """Return the fingerprint of the data as it is now, loaded in a process of its own. Raises UserMistake."""
+    command = [*trial_command(args), "--device", "cpu", "--fingerprint"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, errors="replace")
+    fingerprint, _ = _take_fingerprint(done.stdout)
+    if fingerprint is None:
+        lines = done.stderr.strip().splitlines() or ["main_hpo.py ended without a word"]
+        raise UserMistake(f"the data cannot be loaded: {lines[-1].removeprefix('main_hpo.py: ')}")
+    return fingerprint
 
 
 def make_report(folder: Path, console: Console) -> None:

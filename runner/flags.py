@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import sys
 from pathlib import Path
 
 from runner.texts import printable
@@ -21,9 +22,18 @@ class UserMistake(Exception):
 class OneLineParser(argparse.ArgumentParser):
     """Answers a wrong flag with one line and exit status 2, without a dump of the usage."""
 
+    def parse_args(self, args=None, namespace=None):
+        """As argparse has it; but `--seed=--`, of which some versions make an empty list, is a mistake."""
+        args = sys.argv[1:] if args is None else list(args)
+        for word in args:
+            if word.startswith("--") and word.endswith("=--"):
+                self.error(f"argument {word[:-3]}: expected a value, not '--'")
+        return super().parse_args(args, namespace)
+
     def error(self, message: str):
-        """Print `message` and leave with status 2."""
-        self.exit(2, f"{self.prog}: {message}\n")
+        """Print `message`, of which every letter is shown, and leave with status 2."""
+        shown = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in message)
+        self.exit(2, f"{self.prog}: {shown}\n")
 
 
 def count(lowest: int, highest: int | None = None):

@@ -27,6 +27,8 @@ const eventsFile = process.env.HPO_EVENTS;
 const secret = process.env.HPO_SECRET ?? ''; // never on a command line, which every user can read
 const tensorboardSecret = crypto.randomBytes(16).toString('hex');
 const remoteFile = process.env.HPO_REMOTE; // what remote.js needs; set where trials run on other machines
+// names of the GPUs for trials on this machine, as CUDA_VISIBLE_DEVICES takes them; unset: no trial is given any
+const gpus = process.env.HPO_GPUS && JSON.parse(process.env.HPO_GPUS);
 const patched = []; // names of what has been repaired
 const forms = new Map(); // trial id -> NNI's request for that trial
 const signals = new Map(); // trial id -> signal that ended its process
@@ -64,6 +66,7 @@ function endWithDriver() {
 
 // Tuner and trials inherit the manager's environment; they get NODE_OPTIONS as the user had it.
 function hideFromChildren() {
+    delete process.env.HPO_GPUS;
     delete process.env.HPO_EVENTS;
     delete process.env.HPO_REMOTE;
     delete process.env.HPO_SECRET;
@@ -111,6 +114,10 @@ function repairAll(nniNode) {
         nameTensorboardAddress);
     const { getTunerServer } = require(path.join(nniNode, 'core/tuner_command_channel'));
     wrap(getTunerServer().constructor, 'init', waitForTuner);
+    if (gpus) {
+        giveOutGpus(find('common/trial_keeper/task_scheduler/scheduler', 'TaskScheduler'));
+        wrap(find('common/trial_keeper/keeper', 'TrialKeeper'), 'start', startWithoutLook);
+    }
     if (remoteFile) {
         const ours = { nniNode, find, wrap, record, causes, signals, machines, isStopping: () => stopping };
         require('./remote.js').repair(remoteFile, ours);
@@ -154,6 +161,26 @@ function repairManager(NNIManager) {
     nameCause(NNIManager, 'onTunerCommand', 'early_stopped');
     nameCause(NNIManager, 'stopTrialIfOverMaxDurationLimit', 'timed_out');
     nameCause(NNIManager, 'cancelTrialJobByUser', 'user');
+}
+
+// NNI numbers all GPUs of the machine, whatever CUDA_VISIBLE_DEVICES shows, knows no MIG, and looks at them twice before
+// the first trial starts, for half a minute where they are busy. Its bookkeeping is kept, on the GPUs that we were given.
+function giveOutGpus(TaskScheduler) {
+    const idle = { util: 0, coreUtil: 0, memUtil: 0, active: false, computeActive: false };
+    wrap(TaskScheduler, 'init', async function () {
+        this.gpus = gpus.map((_, index) => ({ index, ...idle }));
+    });
+    wrap(TaskScheduler, 'update', async () => {});
+    wrap(TaskScheduler, 'emitUpdate', async () => {});
+    wrap(TaskScheduler, 'schedule', async function (original, ...args) {
+        const environ = await original.apply(this, args);
+        return environ && { ...environ, CUDA_VISIBLE_DEVICES: gpus[environ.CUDA_VISIBLE_DEVICES] };
+    });
+}
+
+function startWithoutLook(original) {
+    this.gpuEnabled = false; // its scheduler is made already; this asks for what nobody is shown
+    return original.call(this);
 }
 
 function findClass(nniNode, file, name) {

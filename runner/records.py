@@ -298,6 +298,8 @@ def journal_entry(start: dict, end: dict | None, record: dict | None) -> dict:
         "result": result,
         "seeds": (record or {}).get("seeds", {}),
         "repeats": (record or {}).get("repeats", []),
+        "code": (record or {}).get("code"),
+        "data": (record or {}).get("data"),
         "wall_seconds": round(ended - start["time"], 3),
     }
     return clean(entry)

@@ -8,15 +8,14 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import shutil
-import subprocess
 import tempfile
 import time
 from pathlib import Path
 
-from runner import resume
-from runner.commands import check_trial
+from runner import origin, resume
+from runner.commands import check_trial, data_fingerprint
 from runner.flags import HIGHEST_COUNT, OneLineParser, UserMistake, add_trial_flags, count, thread_environment
+from runner.gpus import choose_gpus
 from runner.records import read_journal
 from runner.tensorboard import check_tensorboard
 from runner.texts import printable
@@ -30,6 +29,7 @@ DEFAULT_TASK = "eprop_digits"
 DEFAULT_TRIALS = 20
 DEFAULT_PORT = 8080
 MOST_CONCURRENT = 8  # trials at once, unless told
+MOST_PER_GPU = 64
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -49,7 +49,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--duration", type=seconds, help="no trial starts after 90s, 30m, 2h, 1d (default: no limit)")
     parser.add_argument("--trial-duration", type=seconds, help="longest time for one trial (default: none)")
     parser.add_argument("--concurrency", type=count(1), help="trials at once (default: cores, at most 8; or GPUs)")
-    parser.add_argument("--gpus", type=count(1), help="number of GPUs, one trial on each (default: no GPU)")
+    parser.add_argument(
+        "--gpus", type=count(1), help="so many of the GPUs that CUDA_VISIBLE_DEVICES shows, one for a trial"
+    )
+    parser.add_argument(
+        "--trials-per-gpu", type=count(1, MOST_PER_GPU), default=1, help="trials that share a GPU (default 1)"
+    )
     parser.add_argument(
         "--port", type=count(1024, 65535), help=f"of the web UI (default: first free from {DEFAULT_PORT})"
     )
@@ -61,6 +66,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--experiments", type=Path, default=ROOT / "experiments", help="folder of all experiments")
     parser.add_argument("--headless", action="store_true", help="without NNI's manager: no web UI, no port, no Node")
     parser.add_argument("--dask", metavar="ADDRESS", help="with --headless: the workers of this Dask scheduler run it")
+    parser.add_argument("--accept-changes", action="store_true", help="with --resume: although the data has changed")
     earlier = parser.add_mutually_exclusive_group()
     earlier.add_argument("--resume", metavar="ID", type=experiment_id, help="go on with an experiment that has ended")
     earlier.add_argument("--view", metavar="ID", type=experiment_id, help="show one that has ended in the web UI")
@@ -73,11 +79,13 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     args.machines_file = str(args.machines.resolve()) if args.machines else None
     args.asked_concurrency = args.concurrency
     if args.concurrency is None and not args.machines:  # check_machines sets it otherwise
-        args.concurrency = args.gpus or min(len(os.sched_getaffinity(0)), MOST_CONCURRENT)
+        args.concurrency = (args.gpus or 0) * args.trials_per_gpu or min(len(os.sched_getaffinity(0)), MOST_CONCURRENT)
     args.device = "cuda" if args.gpus else args.device
+    args.gpu_names = []  # check_gpus finds them
     args.threads = int(thread_environment(args.threads)["OMP_NUM_THREADS"])
     args.experiments = args.experiments.resolve()
     args.aim = Aim(args.objectives or [("default", "max")], args.limit or [])
+    args.origin = {"code": origin.code_hash(ROOT), "data": None, "versions": origin.versions()}  # data: a check adds it
     return args
 
 
@@ -122,6 +130,8 @@ def experiment_id(text: str) -> str:
 
 def check(args: argparse.Namespace, space: dict) -> None:
     """Check all that can be wrong before a search begins; the last check trains for an epoch. Raises UserMistake."""
+    if args.accept_changes and not args.resume:
+        raise UserMistake("--accept-changes needs --resume")
     check_request(args, space)
     check_folder(args)
     end_leftovers(args)
@@ -135,8 +145,9 @@ def check(args: argparse.Namespace, space: dict) -> None:
         check_machines(args)
     if args.resume:
         resume.check_space_unchanged(args.experiments / args.id, space)
+        resume.compare_origin(args, lambda: data_fingerprint(args))
     elif args.check:
-        check_trial(args)
+        args.origin["data"] = check_trial(args)
 
 
 def check_request(args: argparse.Namespace, space: dict) -> None:
@@ -165,12 +176,7 @@ def check_request(args: argparse.Namespace, space: dict) -> None:
             f"--assessor curvefitting: search_spaces/{args.task}.json must fix the epochs (a choice of one value), "
             "since it extrapolates to the last one; use medianstop"
         )
-    if args.gpus and args.gpus > (found := count_gpus()):
-        raise UserMistake(f"--gpus {args.gpus}: nvidia-smi, by which NNI finds GPUs, shows {found} here")
-    if args.gpus and args.concurrency > args.gpus:
-        raise UserMistake(
-            f"--concurrency {args.concurrency} with --gpus {args.gpus}: each GPU takes one trial at a time"
-        )
+    check_gpus(args)
 
 
 def check_tuner(args: argparse.Namespace) -> None:
@@ -203,12 +209,22 @@ def check_warm_start(args: argparse.Namespace, space: dict) -> None:
         print(f"note: {fitting} of the {len(trials)} trials of {args.warm_start} fit the search space; no others count")
 
 
-def count_gpus() -> int:
-    """Return how many GPUs nvidia-smi lists; 0 where there is no nvidia-smi."""
-    if shutil.which("nvidia-smi") is None:
-        return 0
-    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True).stdout
-    return sum(line.startswith("GPU ") for line in listed.splitlines())
+def check_gpus(args: argparse.Namespace) -> None:
+    """Find the GPUs for the trials, sets args.gpu_names. Raises UserMistake where they are too few."""
+    if not args.gpus:
+        if args.trials_per_gpu > 1:
+            raise UserMistake(f"--trials-per-gpu {args.trials_per_gpu} needs --gpus")
+        return
+    if args.machines:
+        raise UserMistake(f"--gpus {args.gpus} with --machines: each machine's number of GPUs stands in the file")
+    if args.dask:
+        raise UserMistake(f"--gpus {args.gpus} with --dask: give --device cuda; a worker's GPU is its environment's")
+    args.gpu_names = choose_gpus(args.gpus)
+    if args.concurrency > args.gpus * args.trials_per_gpu:
+        raise UserMistake(
+            f"--concurrency {args.concurrency} with --gpus {args.gpus} --trials-per-gpu {args.trials_per_gpu}: "
+            f"they take {args.gpus * args.trials_per_gpu} trials at a time"
+        )
 
 
 def fixed_epochs(space: dict) -> int | None:
@@ -290,8 +306,6 @@ def check_machines(args: argparse.Namespace) -> None:
     from runner import machines
     from runner.machine_checks import check_code_folder, check_machines, packages_for
 
-    if args.gpus:
-        raise UserMistake(f"--gpus {args.gpus} with --machines: each machine's number of GPUs stands in the file")
     args.machines = machines.read_machines(args.machines)
     gpus = sum(machine.gpus for machine in args.machines)
     if gpus and (args.concurrency or 1) > gpus:

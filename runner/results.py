@@ -157,7 +157,7 @@ def _cells(entry: dict) -> dict:
 
 def _row(entry: dict) -> dict:
     """A trial as one flat row; a metric whose name is taken gets the prefix metric_."""
-    tail = entry["seeds"] | {"wall_seconds": entry["wall_seconds"]}
+    tail = entry["seeds"] | {"wall_seconds": entry["wall_seconds"], "code": entry.get("code")}
     head = {"trial": entry["trial"], "parameter_id": entry["parameter_id"], "default": entry["result"].get("default")}
     head |= {"status": entry["status"], "cause": entry["cause"]} | entry["parameters"]
     metrics = {name: value for name, value in entry["result"].items() if name != "default"}

@@ -14,15 +14,18 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from runner import origin
+from runner.asked import well_formed
 from runner.flags import UserMistake
 from runner.records import as_entry, as_event, key_of, read_journal, read_lines, write_atomic
 
 FIXED = ("task", "tuner", "objectives", "limit", "warm_start", "assessor", "headless")
 FIXED += ("seed", "split_seed", "test_seed", "repeats", "tonic")
-CHANGEABLE = ("trials", "duration", "trial_duration", "concurrency", "gpus", "threads", "device", "dask", "data_dir")
+CHANGEABLE = ("trials", "duration", "trial_duration", "concurrency", "gpus", "trials_per_gpu", "threads", "device")
+CHANGEABLE += ("dask", "data_dir")
 CHANGEABLE += ("tensorboard", "machines")
 FORMS = {"journal.jsonl": as_entry, "events.jsonl": as_event}
 
@@ -34,7 +37,8 @@ def save_request(folder: Path, args: argparse.Namespace, space: dict) -> None:
     if asked["data_dir"] is not None:
         asked["data_dir"] = str(Path(asked["data_dir"]).resolve())
     began = read_request(folder).get("started", time.time()) if args.resume else time.time()
-    write_atomic(folder / "search.json", json.dumps(asked | {"space": space, "started": began}, indent=2).encode())
+    asked |= {"space": space, "started": began, **args.origin}
+    write_atomic(folder / "search.json", json.dumps(asked, indent=2).encode())
 
 
 def read_request(folder: Path) -> dict:
@@ -46,6 +50,8 @@ def read_request(folder: Path) -> dict:
         raise UserMistake(f"{folder} has no search.json that can be read ({error})") from None
     if missing:
         raise UserMistake(f"{folder} has no search.json that can be read (it lacks {missing[0]!r})")
+    for name in asked.keys() - well_formed(asked).keys():
+        raise UserMistake(f"{folder} has no search.json that can be read (its {name!r} is {str(asked[name])[:99]!r})")
     return asked
 
 
@@ -73,6 +79,39 @@ def check_space_unchanged(folder: Path, space: dict) -> None:
     """Raise UserMistake where the search space is not the one that the experiment began with."""
     if read_request(folder)["space"] != space:
         raise UserMistake(f"--resume {folder.name}: its search space has changed since; search.json has the old one")
+
+
+def compare_origin(args: argparse.Namespace, data_now: Callable[[], str | None]) -> None:
+    """Say what of code and packages differs from the experiment's last run; the data must be the same.
+
+    Sets args.origin["data"] to what `data_now()` returns. Raises UserMistake where that is not what it was, unless
+    --accept-changes is given. Where trials run elsewhere, the data may lie there only: it is then not compared.
+    """
+    folder = args.experiments / args.id
+    before = read_request(folder)
+    for line in origin.changes(before, args.origin):
+        print(f"note: {args.id}: {line}")
+    known = before.get("data") or _data_of_trials(folder)  # which --no-check leaves to them
+    try:
+        now = data_now()
+    except UserMistake as mistake:
+        if not (args.machines or args.dask):
+            raise
+        print(f"note: {args.id}: whether its data has changed cannot be told here: {mistake}")
+        now = known
+    if known and now != known:
+        differs = f"its data has changed since ({known}, now {now})"
+        if not args.accept_changes:
+            told = "old and new scores cannot be compared; --accept-changes goes on all the same"
+            raise UserMistake(f"--resume {args.id}: {differs}: {told}")
+        print(f"note: {args.id}: {differs}; --accept-changes goes on")
+    args.origin["data"] = now
+
+
+def _data_of_trials(folder: Path) -> str | None:
+    """Return the fingerprint of the data of the last trial that noted it."""
+    noted = [entry.get("data") for entry in read_journal(folder / "journal.jsonl")]
+    return next((data for data in reversed(noted) if isinstance(data, str)), None)
 
 
 @contextlib.contextmanager

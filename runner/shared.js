@@ -25,10 +25,12 @@ function withHost([first, ...rest]) {
     return isPort && typeof rest[0] !== 'string' ? [first, LOOPBACK, ...rest] : [first, ...rest];
 }
 
-// NNI refuses a request for as many GPUs as there are, so that one GPU never gets a trial.
+// NNI refuses a request for as many GPUs as there are, so that one GPU never gets a trial. And it numbers GPUs as
+// nvidia-smi does, whereas CUDA, unless told, numbers them by their speed.
 async function schedule(original, experimentId, trialId, gpuNumber, restrictions) {
     const isTheOnly = gpuNumber === 1 && this.gpus.length === 1;
-    return original.call(this, experimentId, trialId, isTheOnly ? 0.999 : gpuNumber, restrictions);
+    const environ = await original.call(this, experimentId, trialId, isTheOnly ? 0.999 : gpuNumber, restrictions);
+    return environ && { ...environ, CUDA_DEVICE_ORDER: 'PCI_BUS_ID' };
 }
 
 module.exports = { LOOPBACK, listenOnLoopback, schedule };

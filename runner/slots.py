@@ -20,6 +20,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import NamedTuple
 
+from runner.gpus import gpu_environment
 from runner.parents import die_with_parent, guard
 from runner.processes import MARK, SLOT, environment, kill_carrying, mark_for
 from runner.records import parse_record
@@ -59,10 +60,10 @@ class LocalSlots:
 
     seconds  time for one trial, or None
     log      folder for what trials print, until they end
-    gpus     slot k sees only GPU k modulo this; 0 leaves it open
+    gpus     names for CUDA_VISIBLE_DEVICES; the slots see one each, in turn; none leaves it open
     """
 
-    def __init__(self, number: int, function: Callable, words: tuple[str, ...], log: Path, seconds=None, gpus: int = 0):
+    def __init__(self, number: int, function: Callable, words: tuple[str, ...], log: Path, seconds=None, gpus=()):
         self.number, self._call, self._seconds = number, (function, words), seconds or float("inf")
         self._log, self._gpus = log, gpus
         self._slots: dict[int, Slot] = {}
@@ -96,7 +97,7 @@ class LocalSlots:
     def _new_slot(self, number: int) -> Slot:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        gpu = str(number % self._gpus) if self._gpus else None
+        gpu = self._gpus[number % len(self._gpus)] if self._gpus else None
         log = self._log / f"slot-{number}.log"
         arguments = (theirs, *self._call, log, gpu, os.getpid())
         process = context.Process(target=serve, args=arguments, name=f"slot-{number}", daemon=True)
@@ -209,7 +210,7 @@ def serve(
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     die_with_parent(parent)
     if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+        os.environ.update(gpu_environment(gpu))
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for output in (1, 2):
         os.dup2(handle, output)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 RESERVED = ("trial", "parameter_id", "default", "status", "cause", "seed", "split_seed", "test_seed", "wall_seconds")
+RESERVED += ("code",)
 
 
 def task_names() -> list[str]:
@@ -42,7 +43,7 @@ def load_space(task: str) -> dict:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"search_spaces/{path.name} is not valid JSON: {error}") from None
     try:
-        _check_form(space)
+        check_form(space)
     except ValueError as error:
         raise ValueError(f"search_spaces/{path.name}: {error}") from None
     return space
@@ -136,8 +137,8 @@ def make_params(params_class: type, parameters: dict):
     return params_class(**parameters)
 
 
-def _check_form(space) -> None:
-    """What NNI's own validation leaves out or answers with a traceback."""
+def check_form(space) -> None:
+    """Raise ValueError for what NNI's own validation leaves out or answers with a traceback."""
     if not isinstance(space, dict) or not space:
         raise ValueError("a search space is an object with at least one parameter")
     names = set()
@@ -156,7 +157,7 @@ def _check_form(space) -> None:
         for option in options:
             inner = _inner(option)
             if inner:
-                _check_form(inner)
+                check_form(inner)
             if names & inner.keys():
                 raise ValueError(
                     f"{name}: {', '.join(sorted(names & inner.keys()))} is named twice in the search space"

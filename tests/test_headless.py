@@ -455,5 +455,7 @@ def test_two_dask_workers_one_of_which_is_killed(repository, tmp_path):
     assert [int(row["parameter_id"]) for row in rows] == list(range(60))
     costs = [row["cause"] for row in rows if row["status"] != "ok"]
     assert costs in ([], ["its worker died or left the cluster"])
+    asked = json.loads((repository / "experiments" / "dask" / "search.json").read_text())
+    assert {row["code"] for row in rows if row["status"] == "ok"} == {asked["code"]}
     assert not any(psutil.pid_exists(process.pid) for process in started)
     assert Path(repository, "experiments", "dask", "best.json").exists()

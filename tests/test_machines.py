@@ -181,6 +181,8 @@ def test_a_search_on_both_loses_and_swaps_nothing(searched, machines):
         given = starts[trial]["parameters"]
         assert [float(row[name]) for name in given] == list(given.values())
         assert row["status"] == "killed" or float(row["default"]) == given["weight"]
+    asked = json.loads((searched.folder / "search.json").read_text())
+    assert {row["code"] for row in rows.values() if row["status"] == "ok"} == {asked["code"]}  # sent there unchanged
 
 
 @needs_sshd

@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from reports.interval import right_of
+from tests.conftest import write_space
+from tests.test_search import processes_of, wait_until
 
 ROOT = Path(__file__).parent.parent
 QUICK = {"epochs": 2, "neurons": 16}
@@ -89,6 +91,65 @@ def test_check_passes_and_trains_no_more_than_an_epoch():
     assert "search space and data are in order; one epoch" in done.stdout
 
 
+# Objectives that no exception reaches: the first catches it, as numba's compiler did, the second never leaves C.
+DEAF = """
+
+import collections, dataclasses, itertools, time
+
+
+def train_catching(params, splits, report, device, seed):
+    while True:
+        try:
+            time.sleep(0.01)
+        except BaseException:
+            pass
+
+
+def train_counting(params, splits, report, device, seed):
+    collections.deque(itertools.repeat(None), maxlen=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class DeafParams:
+    weight: float = 0.5
+
+
+OBJECTIVES["catching"] = Objective("train_hpo:DeafParams", train_catching, ("images",))
+OBJECTIVES["counting"] = Objective("train_hpo:DeafParams", train_counting, ("images",))
+"""
+
+
+@pytest.fixture(scope="module")
+def repository(copy_of_repository):
+    copy = copy_of_repository()
+    with (copy / "train_hpo.py").open("a") as file:
+        file.write(DEAF)
+    for name in ("catching", "counting"):
+        write_space(copy, f"{name}_digits", {"weight": {"_type": "uniform", "_value": [0, 1]}})
+    return copy
+
+
+@pytest.mark.parametrize("name", ["catching", "counting"])
+def test_the_check_ends_in_time_whatever_the_training_does(name, repository):
+    code = "import sys, main_hpo; main_hpo.CHECK_SECONDS = 1; sys.exit(main_hpo.main())"
+    words = [sys.executable, "-c", code, "--task", f"{name}_digits", "--check"]
+    done = subprocess.run(words, cwd=repository, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and not done.stderr
+    said = f"{name}_digits: search space and data are in order; one epoch with the defaults takes longer than 1 s\n"
+    assert done.stdout.endswith(said)
+    assert processes_of(repository) == []
+
+
+def test_a_signal_ends_the_check_with_its_training(repository):
+    words = [sys.executable, "main_hpo.py", "--task", "counting_digits", "--check"]
+    process = subprocess.Popen(words, cwd=repository, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout.readline().startswith(b'{"data": ')
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGTERM
+    wait_until(lambda: processes_of(repository) == [])
+
+
 @pytest.mark.parametrize(
     "flags, params, message",
     [
@@ -103,6 +164,7 @@ def test_check_passes_and_trains_no_more_than_an_epoch():
         (["--params", "[" * 100_000], {}, "--params is not valid JSON"),
         (["--params", '{"lr": ' + "1" * 5000 + "}"], {}, "--params is not valid JSON"),
         (["--params", "{lr: 1}"], {}, "--params is not valid JSON"),
+        (["--params", "[" * 20_000], {}, "--params is not valid JSON"),
         (["--seed", "-1"], {}, "must be an integer from 0 to 2147483647, not '-1'"),
         (["--threads", "0"], {}, "must be an integer of at least 1"),
         (["--device", "tpu"], {}, "tpu"),

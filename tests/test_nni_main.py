@@ -49,6 +49,8 @@ def assert_refused(done, message, tmp_path):
         (["eprop_digit"], "unknown task 'eprop_digit' (did you mean 'eprop_digits'?); choose from: "),
         (["--trials", "0"], "argument --trials: must be an integer of at least 1, not '0'"),
         (["--concurrency", "-1"], "argument --concurrency: must be an integer of at least 1, not '-1'"),
+        (["digits", "two\nlines\x1b[31m"], "unrecognized arguments: two\\nlines\\x1b[31m"),
+        (["--seed=--"], "argument --seed: expected a value, not '--'"),
         (["--port", "99999999"], "argument --port: must be an integer from 1024 to 65535, not '99999999'"),
         (["--duration", "5x"], "must be a time such as 90s, 30m, 2h or 1d, not '5x'"),
         (["--trial-duration", "0"], "must be a time"),
@@ -120,6 +122,41 @@ def test_damaged_experiment_is_listed_and_refused_in_one_line(tmp_path, name, te
         assert_refused(run(tmp_path, flag, "mine"), "has no search.json that can be read (", tmp_path)
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"trials": "many"},
+        {"trials": True},
+        {"seed": -1},
+        {"tuner": "magic"},
+        {"objectives": "default"},
+        {"objectives": [["default", "up"]]},
+        {"limit": [["rate_hz", "<"]]},
+        {"limit": {"rate_hz": 3}},
+        {"space": {"lr": None}},
+        {"space": [1]},
+        {"space": {"lr": {"_type": "uniform", "_value": [1]}}},
+        {"space": {"lr": {"_type": ["uniform"], "_value": [1, 2]}}},
+        {"space": {"lr": {"_type": "quniform", "_value": [1, 2, None]}}},
+        {"headless": "yes"},
+        {"duration": 1e300},
+        {"warm_start": ["x"]},
+        {"code": 3},
+        {"data": "\x1b[31m"},
+        {"versions": {"torch": None}},
+        {"task": "\x1b[31m"},
+    ],
+)
+def test_search_json_of_another_form_is_refused(tmp_path, changed):
+    args = request.parse_arguments(["--id", "mine", "--limit", "rate_hz<9", "--objectives", "default:max"])
+    resume.save_request(tmp_path, args, {"lr": {"_type": "choice", "_value": [1]}})
+    asked = resume.read_request(tmp_path)
+    assert asked["limit"] == [["rate_hz", "<", 9.0]]
+    (tmp_path / "search.json").write_text(json.dumps(asked | changed))
+    with pytest.raises(request.UserMistake, match=f"search.json that can be read .its '{next(iter(changed))}' is"):
+        resume.read_request(tmp_path)
+
+
 def test_warm_start_of_which_nothing_fits_is_refused(tmp_path):
     folder = tmp_path / "experiments" / "mine"
     folder.mkdir(parents=True)
@@ -146,6 +183,7 @@ def test_taken_port_and_used_id(tmp_path):
         ('{"lr": {"_type": "choice", "_value": ["\\u001b"]}}', "values must be printable, which '\\x1b' is not"),
         ('{"lr": {"_type": "uniform", "_value": [0, 1%s]}}' % ("0" * 400), "eprop_digits_temporary"),
         ('{"lr": ', "search_spaces/eprop_digits_temporary.json is not valid JSON"),
+        ("[" * 100_000, "search_spaces/eprop_digits_temporary.json is not valid JSON"),
         ('{"lrr": {"_type": "choice", "_value": [1]}}', "unknown parameter 'lrr' (did you mean 'lr'?)"),
         ('{"lr": {"_type": "uniform", "_value": [-1, 1]}}', "lr = -1 is within the search space"),
         ('{"lr": {"_type": "uniform", "_value": [1, 0]}}', "must have high > low"),
@@ -175,18 +213,6 @@ def test_searches_that_start_together_get_folders_of_their_own(tmp_path):
     args.id = seen[0]
     with pytest.raises(request.UserMistake, match="exists already"):
         request.reserve_folder(args)
-
-
-def test_gpus_that_are_not_there(monkeypatch):
-    monkeypatch.setattr(request, "count_gpus", lambda: 2)
-    space = {"lr": {"_type": "choice", "_value": [1]}}
-    request.check_request(request.parse_arguments(["--gpus", "2"]), space)
-    for flags, message in (
-        (["--gpus", "3"], "shows 2 here"),
-        (["--gpus", "2", "--concurrency", "4"], "one trial at a"),
-    ):
-        with pytest.raises(request.UserMistake, match=message):
-            request.check_request(request.parse_arguments(flags), space)
 
 
 def test_every_refusal_names_what_works():

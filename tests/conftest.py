@@ -39,6 +39,11 @@ def copy_of_repository(tmp_path_factory):
     return copy
 
 
+def patient(seconds: float) -> float:
+    """A limit of time [s] for this machine as it is now: longer if more runs on it than it has cores."""
+    return seconds * max(1.0, os.getloadavg()[0] / len(os.sched_getaffinity(0)))
+
+
 # Valid JSON of a wrong form, or too deep: what a resume skips.
 WRONG_LINES = '{"parameter_id": 3}\n[1]\n{"event": "start"}\n' + "[" * 100_000 + "\n"
 

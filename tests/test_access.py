@@ -19,7 +19,7 @@ import pytest
 from benchmarks.intruder import intruder
 from runner.ports import next_free_port
 from runner.web_address import FILE
-from tests.conftest import write_space
+from tests.conftest import patient, write_space
 from tests.test_search import FAULTY, processes_of, table
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="only root is another user")
@@ -86,7 +86,7 @@ def searched(place):
         read_until(process, "^(finished)")
         during.modes = own_mode(place.folder), own_mode(place.folder / FILE)
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=patient(60))
     after = holders(place, url.rpartition("/")[2])
     return SimpleNamespace(url=url, seen=seen, during=during, listed=listed.stdout, after=after, output=output,
                            status=process.returncode)  # fmt: skip
@@ -127,7 +127,7 @@ def told(url, method="GET", data=None, **headers):
     """Status of the owner's request."""
     body = json.dumps(data).encode() if data is not None else None
     request = Request(url, body, {"Content-Type": "application/json"} | headers, method=method)
-    with urlopen(request, timeout=60) as answer:
+    with urlopen(request, timeout=patient(60)) as answer:
         return json.load(answer)
 
 
@@ -147,7 +147,7 @@ def test_view_and_tensorboard_are_as_well_kept(searched, place):
         assert holders(place, *secrets) == [FILE]
     finally:
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
+        process.communicate(timeout=patient(60))
     assert process.returncode == 0
     assert seen["answered"] == []
     assert set(seen["statuses"]) == {"403", "404"} and min(seen["statuses"].values()) > 20
@@ -156,7 +156,7 @@ def test_view_and_tensorboard_are_as_well_kept(searched, place):
 
 
 def wait_for_board(url):
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + patient(90)
     while time.monotonic() < deadline:
         try:
             with urlopen(url, timeout=5) as answer:

@@ -16,6 +16,7 @@ import pytest
 import setup_hpo
 from benchmarks.braille_baselines import baselines, binned
 from loaders import MissingData, braille
+from tests.conftest import patient
 
 ROOT = Path(__file__).parent.parent
 
@@ -297,7 +298,7 @@ def test_a_full_disk_leaves_nothing(published, tmp_path, monkeypatch):
 def command(*words) -> subprocess.CompletedProcess:
     words = [sys.executable, "-m", "loaders.braille", "--download", *map(str, words)]
     environment = {**os.environ, "no_proxy": "*"}
-    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=60)
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=patient(60))
 
 
 @pytest.mark.parametrize("case", ["nothing listens", "wrong file", "no address", "not writable"])

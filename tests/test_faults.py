@@ -14,7 +14,7 @@ import pytest
 
 from runner import watchdog
 from runner.records import read_journal
-from tests.conftest import WRONG_LINES, write_space
+from tests.conftest import WRONG_LINES, patient, write_space
 from tests.test_search import FAULTY, processes_of, table, wait_until
 
 SPACE = {"weight": {"_type": "uniform", "_value": [0, 1]}}
@@ -48,7 +48,7 @@ class Running:
         self.start("--resume", self.folder.name, *flags)
 
     def output(self):
-        output, _ = self.process.communicate(timeout=200)
+        output, _ = self.process.communicate(timeout=patient(200))
         return " ".join(output.split())
 
     def ended(self):
@@ -114,7 +114,7 @@ def check_list_and_view(search):
             jobs = json.load(answer)
     finally:
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
+        process.communicate(timeout=patient(60))
     assert process.returncode == 0 and processes_of(search.repository) == []
     shown = {job["trialJobId"]: json.loads(json.loads(job["finalMetricData"][0]["data"]))["default"] for job in jobs}
     assert shown == {row["trial"]: float(row["default"]) for row in table(search.folder)}

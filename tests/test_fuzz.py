@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.fuzz import judge
+from tests.conftest import patient
 
 ROOT = Path(__file__).parent.parent
 
@@ -32,7 +33,7 @@ def test_what_counts_as_a_failure(status, said, right, fault):
 @pytest.mark.timeout(600)
 def test_sixty_bad_inputs_end_in_one_clear_line():
     words = [sys.executable, "-m", "benchmarks.fuzz", "--seed", "20260731", "--inputs", "60"]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=580)
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=patient(580))
     assert done.returncode == 0, done.stdout + done.stderr
     rows = [line.split() for line in done.stdout.splitlines() if ": inputs" in line]
     assert len(rows) == 5 and sum(int(row[-1]) for row in rows) == 60

@@ -8,7 +8,7 @@ import pytest
 
 from runner import gpus
 from runner.flags import UserMistake
-from tests.conftest import write_space
+from tests.conftest import patient, write_space
 from tests.test_search import table
 
 # What a made-up nvidia-smi -L prints: six GPUs, of which the fifth is in MIG mode.
@@ -122,7 +122,7 @@ def test_without_nvidia_smi_there_is_no_gpu(monkeypatch, tmp_path):
 def search(repository, *flags, **environment):
     words = [sys.executable, "nni_main.py", "seeing_digits", "--tuner", "random", "--no-report", "--no-check", *flags]
     environment = os.environ | environment
-    return subprocess.run(words, cwd=repository, env=environment, capture_output=True, text=True, timeout=280)
+    return subprocess.run(words, cwd=repository, env=environment, capture_output=True, text=True, timeout=patient(280))
 
 
 @pytest.mark.parametrize(

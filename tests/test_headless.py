@@ -22,7 +22,7 @@ from runner.flags import UserMistake
 from runner.headless import Stop
 from runner.records import read_journal
 from runner.resume import check_space_unchanged, hold, save_request
-from tests.conftest import WRONG_LINES, write_space
+from tests.conftest import WRONG_LINES, patient, write_space
 from tests.test_search import processes_of, table, wait_until
 from tuners import TUNERS
 
@@ -125,8 +125,8 @@ def journal(repository, identifier):
 def test_every_fault_of_a_trial_is_told_truly_and_costs_that_trial_only(repository):
     seen = [*range(9), 10, 11, 12, 14]
     moods(repository, *seen)
-    flags = ["--tuner", "grid", "--trials", "13", "--concurrency", "2", "--trial-duration", "12"]
-    output, _ = start(repository, "faults", *flags).communicate(timeout=250)
+    flags = ["--tuner", "grid", "--trials", "13", "--concurrency", "2", "--trial-duration", f"{patient(12):.0f}"]
+    output, _ = start(repository, "faults", *flags).communicate(timeout=patient(250))
     folder = repository / "experiments" / "faults"
     rows = {int(row["mood"]): row for row in table(folder)}
     assert [(rows[mood]["status"], rows[mood]["cause"][:99]) for mood in seen] == [
@@ -160,9 +160,11 @@ def test_every_fault_of_a_trial_is_told_truly_and_costs_that_trial_only(reposito
 def test_slot_that_was_interrupted_in_an_import_gets_a_new_process(repository):
     moods(repository, 15, 16, 17)
     (repository / "imported").unlink(missing_ok=True)
-    flags = ["--tuner", "grid", "--trials", "3", "--concurrency", "1", "--trial-duration", "5"]
+    flags = ["--tuner", "grid", "--trials", "3", "--concurrency", "1", "--trial-duration", f"{patient(5):.0f}"]
     ascii_only = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
-    output, _ = start(repository, "imports", *flags, environment=os.environ | ascii_only).communicate(timeout=250)
+    output, _ = start(repository, "imports", *flags, environment=os.environ | ascii_only).communicate(
+        timeout=patient(250)
+    )
     assert "3/3 done | 1 failed | 0 running | best 0.5000" in output and output.isascii()  # on any terminal
     rows = {int(row["mood"]): row for row in table(repository / "experiments" / "imports")}
     assert rows[15]["status"] == "timed_out", output
@@ -186,7 +188,7 @@ def test_signals_end_everything_and_write_the_results(repository, number, exit_s
     search = start(repository, number.name, "--tuner", "grid", "--concurrency", "2")
     wait_until(lambda: len(journal(repository, number.name)) == 1, 240)
     search.send_signal(number)
-    output, _ = search.communicate(timeout=60)
+    output, _ = search.communicate(timeout=patient(60))
     assert search.returncode == exit_status, output
     rows = table(repository / "experiments" / number.name)
     assert sorted((row["status"], row["default"]) for row in rows) == [("interrupted", ""), ("ok", "0.5")]
@@ -222,7 +224,7 @@ def test_nothing_is_lost_or_doubled_after_kill_9(repository):
                 file.write(WRONG_LINES)
             (repository / "experiments/killed/.best.json.abcdefgh").touch()  # as where it was killed amid that write
         search = start(repository, "killed", "--resume", "killed")
-    output, _ = search.communicate(timeout=250)
+    output, _ = search.communicate(timeout=patient(250))
     assert search.returncode == 0, output
     said = "lines of journal.jsonl and 4 lines of events.jsonl cannot be read and are skipped"
     assert re.search(rf"^note: [56] {said}$", output, re.M), output  # 6: killed amid a line of its own
@@ -235,7 +237,7 @@ def test_nothing_is_lost_or_doubled_after_kill_9(repository):
     assert len({row["weight"] for row in rows}) == budget  # Random begins anew, but no configuration runs twice
     assert processes_of(repository) == []
     (repository / "experiments/killed/best.json").unlink()  # as where it was killed just before
-    more, _ = start(repository, "killed", "--resume", "killed", "--trials", "63").communicate(timeout=250)
+    more, _ = start(repository, "killed", "--resume", "killed", "--trials", "63").communicate(timeout=patient(250))
     assert len(table(repository / "experiments" / "killed")) == 63, more
     best = json.loads((repository / "experiments/killed/best.json").read_text())
     assert best["default"] == max(entry["result"]["default"] for entry in journal(repository, "killed"))
@@ -304,11 +306,11 @@ def test_trials_are_those_of_nni(repository):
     )
     flags = ["--trials", "2", "--concurrency", "1"]
     without = start(repository, "without", *flags, "--tensorboard", task="eprop_digits_tiny")
-    assert without.wait(timeout=250) == 0
+    assert without.wait(timeout=patient(250)) == 0
     trials = repository / "experiments" / "without" / "environments" / "headless" / "trials"
     assert sorted(log.parent.parent.name for log in trials.glob("*/tensorboard/events*")) == ["t00000", "t00001"]
     words = [sys.executable, "nni_main.py", "eprop_digits_tiny", "--no-check", "--no-report", "--id", "with", *flags]
-    done = subprocess.run(words, cwd=repository, capture_output=True, text=True, timeout=250)
+    done = subprocess.run(words, cwd=repository, capture_output=True, text=True, timeout=patient(250))
     assert done.returncode == 0, done.stdout + done.stderr
     ours, theirs = (
         sorted(journal(repository, name), key=lambda entry: entry["sequence"]) for name in ("without", "with")
@@ -440,14 +442,15 @@ def test_two_dask_workers_one_of_which_is_killed(repository, tmp_path):
         search = start(repository, "dask", *flags, environment=environment)
         wait_until(lambda: len({entry["result"].get("pid") for entry in journal(repository, "dask")}) == 2, 240)
         started[1].kill()
-        output, _ = search.communicate(timeout=250)
+        output, _ = search.communicate(timeout=patient(250))
     finally:
         for process in started:
             process.kill()
             process.wait()
     assert search.returncode == 0, output + (tmp_path / "dask.log").read_text()
     assert (
-        "Dask's configuration (distributed.comm.tls) names no certificate" in refused.communicate(timeout=60)[0]
+        "Dask's configuration (distributed.comm.tls) names no certificate"
+        in refused.communicate(timeout=patient(60))[0]
         and refused.returncode == 2
     )
     assert "not encrypted" not in output

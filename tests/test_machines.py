@@ -24,7 +24,7 @@ from runner.machine_checks import check_code_folder, check_machines, packages_fo
 from runner.machines import host_keys, read_machines
 from runner.manager import read_events
 from runner.records import read_journal
-from tests.conftest import write_space
+from tests.conftest import patient, write_space
 
 needs_sshd = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 
@@ -91,7 +91,7 @@ def run(repository, *flags):
 
 def finish(search, seconds=900):
     try:
-        return search.communicate(timeout=seconds)[0]
+        return search.communicate(timeout=patient(seconds))[0]
     except subprocess.TimeoutExpired:
         search.send_signal(signal.SIGTERM)
         pytest.fail("the search did not end: " + search.communicate()[0])
@@ -102,7 +102,7 @@ def events(folder, kind):
 
 
 def wait_for(condition, search, seconds=600):
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + patient(seconds)
     while not condition():
         assert time.monotonic() < deadline and search.poll() is None, "waited in vain"
         time.sleep(0.1)
@@ -128,7 +128,7 @@ def manager_listens_on(repository):
 
 
 def nothing_runs_on(machines):
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + patient(30)
     while any(machine.processes() for machine in machines) and time.monotonic() < deadline:
         time.sleep(0.2)
     return [process.cmdline() for machine in machines for process in machine.processes()] == []
@@ -251,7 +251,7 @@ def test_repairs_on_the_real_classes(tmp_path):
     environ |= {"HOME": str(tmp_path), "NODE_PATH": str(nni_node)}
     words = [nni_node / "node", Path(__file__).with_name("remote_test.js")]
     environ = os.environ | environ | {"HPO_REMOTE": str(tmp_path / "remote.json")}
-    done = subprocess.run(words, env=environ, text=True, capture_output=True, timeout=120)
+    done = subprocess.run(words, env=environ, text=True, capture_output=True, timeout=patient(120))
     failures = re.findall(r"^not ok .*?^  stack", done.stdout, re.MULTILINE | re.DOTALL)
     assert done.returncode == 0 and "# pass 18" in done.stdout, "\n".join(failures) or done.stderr
 

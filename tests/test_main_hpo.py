@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from reports.interval import right_of
-from tests.conftest import write_space
+from tests.conftest import patient, write_space
 from tests.test_search import processes_of, wait_until
 
 ROOT = Path(__file__).parent.parent
@@ -56,7 +56,7 @@ def assert_confusion_agrees(record):
 def test_streamnet_trial_imports_no_torch_and_keeps_arrays(tmp_path):
     code = "import sys, main_hpo; status = main_hpo.main(); print(sorted({'torch', 'tonic', 'nni'} & set(sys.modules)))"
     words = [sys.executable, "-c", code, "--task", "streamnet_digits", "--out", tmp_path]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=patient(120))
     result, imported = done.stdout.splitlines()
     assert json.loads(result)["status"] == "ok" and imported == "[]", done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.npz", "record.json"]
@@ -78,7 +78,7 @@ def test_sigint_keeps_the_best_so_far(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", code, *words[2:]], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "epoch\n"
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=patient(60))
     assert process.returncode == -signal.SIGINT
     record = json.loads((tmp_path / "record.json").read_text())
     assert record["status"] == "interrupted" and 0 < record["result"]["default"] <= 1
@@ -133,7 +133,7 @@ def repository(copy_of_repository):
 def test_the_check_ends_in_time_whatever_the_training_does(name, repository):
     code = "import sys, main_hpo; main_hpo.CHECK_SECONDS = 1; sys.exit(main_hpo.main())"
     words = [sys.executable, "-c", code, "--task", f"{name}_digits", "--check"]
-    done = subprocess.run(words, cwd=repository, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(words, cwd=repository, capture_output=True, text=True, timeout=patient(120))
     assert done.returncode == 0 and not done.stderr
     said = f"{name}_digits: search space and data are in order; one epoch with the defaults takes longer than 1 s\n"
     assert done.stdout.endswith(said)
@@ -145,7 +145,7 @@ def test_a_signal_ends_the_check_with_its_training(repository):
     process = subprocess.Popen(words, cwd=repository, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout.readline().startswith(b'{"data": ')
     process.terminate()
-    process.communicate(timeout=60)
+    process.communicate(timeout=patient(60))
     assert process.returncode == -signal.SIGTERM
     wait_until(lambda: processes_of(repository) == [])
 

@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from runner import manager, ports, processes, web_address
+from tests.conftest import patient
 
 ROOT = Path(__file__).parent.parent
 
@@ -165,7 +166,7 @@ def start(experiment, environ):
 
 
 def wait_for(condition, seconds=60):
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + patient(seconds)
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.1)
@@ -337,7 +338,7 @@ def test_preload_on_the_real_classes(tmp_path):
     environ = {"HPO_EVENTS": str(tmp_path / "events"), "HPO_SECRET": 32 * "0"}
     environ |= {"HOME": str(tmp_path), "NODE_PATH": str(NNI_NODE)}
     words = [NNI_NODE / "node", Path(__file__).with_name("preload_test.js")]
-    done = subprocess.run(words, env=os.environ | environ, text=True, capture_output=True, timeout=60)
+    done = subprocess.run(words, env=os.environ | environ, text=True, capture_output=True, timeout=patient(60))
     failures = re.findall(r"^not ok .*?^  stack", done.stdout, re.MULTILINE | re.DOTALL)
     assert done.returncode == 0 and "# pass 0" not in done.stdout, "\n".join(failures) or done.stderr
 

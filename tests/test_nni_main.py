@@ -11,7 +11,7 @@ import pytest
 
 from runner import commands, request, resume
 from runner.records import append_line
-from tests.conftest import journal_line, write_space
+from tests.conftest import journal_line, patient, write_space
 from tuners import REFUSED_TUNERS, TUNERS
 
 ROOT = Path(__file__).parent.parent
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 
 def run(tmp_path, *flags, repository=ROOT):
     words = [sys.executable, "nni_main.py", "--experiments", str(tmp_path / "experiments"), *flags]
-    return subprocess.run(words, cwd=repository, capture_output=True, text=True, timeout=120)
+    return subprocess.run(words, cwd=repository, capture_output=True, text=True, timeout=patient(120))
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def assert_refused(done, message, tmp_path):
         (["--seed=--"], "argument --seed: expected a value, not '--'"),
         (["--port", "99999999"], "argument --port: must be an integer from 1024 to 65535, not '99999999'"),
         (["--duration", "5x"], "must be a time such as 90s, 30m, 2h or 1d, not '5x'"),
-        (["--trial-duration", "0"], "must be a time"),
+        (["--trial-duration", f"{patient(0):.0f}"], "must be a time"),
         *(
             (
                 [flag, "9" * 400 + unit],

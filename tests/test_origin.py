@@ -10,7 +10,7 @@ import pytest
 
 from loaders import Data
 from runner.origin import changes, code_hash, fingerprint
-from tests.conftest import write_space
+from tests.conftest import patient, write_space
 from tests.test_search import table
 
 # A dataset that depends on one file, and an objective whose score does, too.
@@ -149,7 +149,7 @@ def test_lines_on_what_differs():
 
 def run(repository, data, *flags):
     words = [sys.executable, "nni_main.py", *flags, "--no-report", "--data-dir", str(data), "--concurrency", "1"]
-    done = subprocess.run(words, cwd=repository, capture_output=True, text=True, timeout=250)
+    done = subprocess.run(words, cwd=repository, capture_output=True, text=True, timeout=patient(250))
     return done.returncode, " ".join((done.stdout + done.stderr).split())
 
 

@@ -28,7 +28,7 @@ from reports.read import labelled, read_search
 from runner.records import write_record
 from runner.results import Results
 from setup_hpo import VALIDATION_FRACTION, stratified
-from tests.conftest import WRONG_LINES
+from tests.conftest import WRONG_LINES, patient
 
 ROOT = Path(__file__).parent.parent
 SPACE = {
@@ -486,7 +486,7 @@ def test_tensorboard_gets_each_epoch(tmp_path):
 
     params = json.dumps({"epochs": 2, "neurons": 10, "steps_per_row": 2})
     words = [sys.executable, "main_hpo.py", "--task", "eprop_digits", "--params", params, "--tensorboard"]
-    subprocess.run([*words, "--out", tmp_path], cwd=ROOT, check=True, capture_output=True, timeout=120)
+    subprocess.run([*words, "--out", tmp_path], cwd=ROOT, check=True, capture_output=True, timeout=patient(120))
     logged = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     curve = json.loads((tmp_path / "record.json").read_text())["curve"]
     assert [event.step for event in logged.Scalars("default")] == [1, 2]

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from runner.retrain import retrain, spread
+from tests.conftest import patient
 
 ROOT = Path(__file__).parent.parent
 SMALL = {"epochs": 1, "neurons": 20, "steps_per_row": 2}
@@ -41,12 +42,12 @@ def test_an_interrupt_ends_the_trainings_and_is_no_result(tmp_path):
     heeded = "signal.signal(signal.SIGINT, signal.default_int_handler)"  # which is ignored below `nohup pytest &`
     code = f"import pathlib, signal; {heeded}; from runner.retrain import retrain; {call}"
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + patient(60)
     while not (children := psutil.Process(process.pid).children()):
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.1)
     while children[0].cpu_times().user < 8:  # past the imports, however slow
-        assert time.monotonic() < deadline + 120
+        assert time.monotonic() < deadline + patient(120)
         time.sleep(0.1)
     os.kill(process.pid, signal.SIGINT)
     assert process.wait(100) != 0 and not any(child.is_running() for child in children)

@@ -11,7 +11,7 @@ import time
 import psutil
 import pytest
 
-from tests.conftest import write_space
+from tests.conftest import patient, write_space
 
 # An objective whose trials misbehave by number: 0 is well-behaved.
 FAULTY = r"""
@@ -54,7 +54,7 @@ def train_faulty(params, splits, report, device, seed):
     if params.fault == 15:
         os.kill(os.getpid(), signal.SIGINT)
     try:
-        time.sleep(90 if params.fault == 6 or os.path.exists("slow") else 0.2)
+        time.sleep(3600 if params.fault == 6 or os.path.exists("slow") else 0.2)
     except KeyboardInterrupt:
         return Result({"default": 0.15}, "interrupted", None)
     return Result({"default": params.weight, "test_accuracy": 0.9, "note": "text"}, "ok", {"state_dict": {}})
@@ -83,7 +83,7 @@ def start(repository, identifier, *flags):
 
 
 def wait_until(condition, seconds=120):
-    deadline = time.time() + seconds
+    deadline = time.time() + patient(seconds)
     while not condition():
         assert time.time() < deadline, "waited in vain"
         time.sleep(0.2)
@@ -107,8 +107,8 @@ def processes_of(repository):
 
 def test_every_fault_of_a_trial_is_told_truly(repository):
     search_faults(repository, *range(16))
-    flags = ["--tuner", "grid", "--trials", "16", "--concurrency", "4", "--trial-duration", "25"]
-    output, _ = start(repository, "faults", *flags).communicate(timeout=240)
+    flags = ["--tuner", "grid", "--trials", "16", "--concurrency", "4", "--trial-duration", f"{patient(25):.0f}"]
+    output, _ = start(repository, "faults", *flags).communicate(timeout=patient(240))
     folder = repository / "experiments" / "faults"
     rows = {int(row["fault"]): row for row in table(folder)}
     assert [rows[fault]["status"] for fault in range(16)] == [
@@ -147,10 +147,10 @@ def test_this_projects_tuners_end_an_exhausted_space_and_go_on_from_a_journal(re
     space = {"kind": {"_type": "choice", "_value": kinds}, "fault": {"_type": "choice", "_value": [0, 1, 5]}}
     write_space(repository, "faulty_digits", space)  # (1 + 3) x 3 = 12 configurations, of which 4 fail
     half = ["--tuner", "gp", "--trials", "6", "--concurrency", "4", "--no-check"]
-    output, _ = start(repository, "half", *half).communicate(timeout=240)
+    output, _ = start(repository, "half", *half).communicate(timeout=patient(240))
     assert "6/6 done" in output
     rest = ["--tuner", "forest", "--trials", "20", "--concurrency", "4", "--no-check", "--warm-start", "half"]
-    output, _ = start(repository, "rest", *rest).communicate(timeout=240)
+    output, _ = start(repository, "rest", *rest).communicate(timeout=patient(240))
     assert "the search space is exhausted" in output
     tried = [table(repository / "experiments" / identifier) for identifier in ("half", "rest")]
     assert [len(rows) for rows in tried] == [6, 6]
@@ -167,7 +167,7 @@ def test_ctrl_c_ends_everything_and_writes_the_results(repository):
     journal = repository / "experiments" / "interrupted" / "journal.jsonl"
     wait_until(lambda: journal.exists() and len(journal.read_text().splitlines()) == 2)
     search.send_signal(signal.SIGINT)
-    output, _ = search.communicate(timeout=60)
+    output, _ = search.communicate(timeout=patient(60))
     assert search.returncode == 130, output
     rows = table(journal.parent)
     assert sorted(row["status"] for row in rows) == ["interrupted", "ok", "silent"]
@@ -183,7 +183,7 @@ def test_tuner_that_raises_ends_the_search(repository):
     tuner.write_text(working.replace("super().update_search_space(search_space)", "raise ValueError('no such space')"))
     try:
         search = start(repository, "broken_tuner", "--tuner", "nni-evolution", "--no-check")
-        output, _ = search.communicate(timeout=120)
+        output, _ = search.communicate(timeout=patient(120))
     finally:
         tuner.write_text(working)
     assert search.returncode == 1

@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks.swaps import ask, count_differences, read_table
 from runner.records import read_record
+from tests.conftest import patient
 
 ROOT = Path(__file__).parent.parent
 TRIALS = 6
@@ -60,7 +61,7 @@ def search(tmp_path_factory):
         yield folder / "watched", answers, url
     finally:
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
+        process.communicate(timeout=patient(60))
     assert process.returncode == 0
     assert (folder / "watched" / "report" / "index.html").exists()  # made after the web UI has gone
 
@@ -88,7 +89,7 @@ def test_trials_run_on_one_thread_and_repeat_alone(search):
     best = json.loads((folder / "best.json").read_text())
     assert best["default"] == max(float(row["default"]) for row in read_table(folder))
     words = shlex.split(best["command"])[: -len(["--out", "repeated"])]
-    alone = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    alone = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=patient(120))
     repeated = json.loads(alone.stdout)
     assert {name: repeated[name] for name in best["result"] if name != "seconds"} == {
         name: value for name, value in best["result"].items() if name != "seconds"

@@ -100,7 +100,7 @@ def is_finite(value) -> bool:
 
 def finite(metrics: dict) -> dict:
     """Return the finite numbers among the metrics: all that NNI can take, each an axis of its web UI."""
-    return {printable(name): value for name, value in metrics.items() if is_finite(value)}
+    return {printable(str(name)): value for name, value in metrics.items() if is_finite(value)}
 
 
 def told(result: dict) -> dict:
@@ -294,7 +294,7 @@ def journal_entry(start: dict, end: dict | None, record: dict | None) -> dict:
         "sequence": start["sequence"],
         "parameters": (record or {}).get("parameters") or flatten(start["parameters"]),
         "status": status,
-        "cause": cause,
+        "cause": cause if cause is None else str(cause),
         "result": result,
         "seeds": (record or {}).get("seeds", {}),
         "repeats": (record or {}).get("repeats", []),

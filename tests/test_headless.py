@@ -429,7 +429,8 @@ def test_two_dask_workers_one_of_which_is_killed(repository, tmp_path):
     environment = os.environ | {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "30s"} | tls_settings(tmp_path)
 
     def run(module, *words):
-        command = [sys.executable, "-m", f"distributed.cli.{module}", *words, "--no-dashboard", "--host", "127.0.0.1"]
+        where = ["--no-dashboard", "--protocol", "tls", "--host", "127.0.0.1"]
+        command = [sys.executable, "-m", f"distributed.cli.{module}", *words, *where]
         log = (tmp_path / "dask.log").open("a")
         return subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log, stderr=log)
 

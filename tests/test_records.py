@@ -266,6 +266,16 @@ def test_hostile_texts_of_a_trial_reach_no_file(results):
     assert Results(results.folder, None).entries == [entry]
 
 
+def test_whatever_a_record_says_its_entry_is_read_again(results):
+    folder = results.folder / "environments" / "local-env" / "trials" / "t0"
+    folder.mkdir(parents=True)
+    record = {"status": "failed", "cause": {"x": 1}, "result": {"a": [1]}, "seconds": "long", "repeats": [3]}
+    (folder / "record.json").write_text(json.dumps(record))
+    start = {"trial": "t0", "parameter_id": 0, "sequence": 0, "parameters": {}, "time": 10.0}
+    results.add(start, {"time": 12.5, "exit_code": 1, "cause": None})
+    assert [entry["cause"] for entry in read_journal(results.folder / "journal.jsonl")] == ["{'x': 1}"]
+
+
 def test_journal_of_an_earlier_version_is_cleaned_when_it_is_read(tmp_path):
     append_line(tmp_path / "journal.jsonl", line(0, cause="\ud800", result={"\x1b": "\ud800"}))
     results = Results(tmp_path, None)

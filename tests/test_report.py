@@ -384,7 +384,8 @@ def test_searches_that_are_not_whole(entries, tail, expected, tmp_path, monkeypa
 
 def test_a_running_search_says_so(tmp_path):
     folder = experiment(tmp_path, [entry(0, 0.8)])
-    events = [{"event": "start", "trial": f"t{number}", "parameter_id": number} for number in range(3)]
+    event = {"event": "start", "parameters": {}, "time": 5.0}
+    events = [event | {"trial": f"t{number}", "sequence": number, "parameter_id": number} for number in range(3)]
     (folder / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events) + '{"event": "sta')
     search = read_search(folder)
     assert search.running == 2 and "2 further trials started and did not end" in find(search, []).trials[1]

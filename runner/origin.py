@@ -42,13 +42,17 @@ def _content(path: Path) -> bytes:
 
 
 def _code_files(folder: Path) -> Iterator[Path]:
-    entries = [entry for entry in os.scandir(folder) if entry.name[0] != "." and entry.name not in NOT_OF_A_TRIAL]
+    try:
+        found = list(os.scandir(folder))
+    except OSError:  # as in _content
+        return
+    entries = [entry for entry in found if entry.name[0] != "." and entry.name not in NOT_OF_A_TRIAL]
     if not any(entry.name.endswith(".py") for entry in entries):
         return
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
             yield from _code_files(Path(entry.path))
-        elif entry.name.endswith((".py", ".json")) and entry.is_file():
+        elif entry.name.endswith((".py", ".json")):
             yield Path(entry.path)
 
 

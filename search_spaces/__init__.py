@@ -40,6 +40,8 @@ def load_space(task: str) -> dict:
     path = FOLDER / f"{task}.json"
     try:
         space = json.loads(path.read_text())
+    except OSError as error:
+        raise ValueError(f"search_spaces/{path.name} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"search_spaces/{path.name} is not valid JSON: {error}") from None
     try:

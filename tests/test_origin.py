@@ -100,6 +100,14 @@ def test_what_no_trial_reads_does_not_count(tree, name):
     assert hash_of(tree) == before
 
 
+def test_links_that_lead_nowhere_and_folders_named_like_files_do_no_harm(tree):
+    before = hash_of(tree)
+    (tree / "models" / "round.json").symlink_to("round.json")
+    (tree / "models" / "gone.py").symlink_to("nowhere")
+    (tree / "models" / "odd.py").mkdir()
+    assert hash_of(tree) != before
+
+
 def test_a_moved_line_between_two_files_counts(tree):
     (tree / "main.py").write_text("ab")
     before = hash_of(tree)

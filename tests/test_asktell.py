@@ -89,13 +89,15 @@ def test_they_find_the_top_of_a_hill(engine, mode, sign):
 
 @pytest.mark.parametrize("engine", ["gp", "tpe", "forest"])
 def test_failures_are_avoided_and_no_score(engine):
-    failures = 0
-    for seed in range(3):
+    failures = []
+    for seed in range(5):
         tuner = make(engine, PLANE, seed=seed)
         tried = search(tuner, 40, lambda p: p["y"], fails=lambda p: p["x"] > 0)
-        failures += sum(p["x"] > 0 for p in tried[20:])
+        failures.append(sum(p["x"] > 0 for p in tried[20:]))
         assert tuner.worst[0] == max(tuner.floor[0], min(p["y"] for p in tried if p["x"] <= 0))
-    assert failures <= 15  # of 60; a random search fails in half
+    # Of 20 a random search fails in 5 or less with a probability of 0.02. A single search may stick to the edge of
+    # what fails (gp's first here fails 16 times, on some machines), so that their sum says little.
+    assert statistics.median(failures) <= 5
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -196,9 +196,8 @@ def _bias_sentence(search: Search, final: Final) -> str:
     own, again, (bias, most) = score(final.entry), final.unseen, final.bias
     if bias > 0:
         verdict = (
-            f"so the search's figure flattered it by {bias:.4f} to {most:.4f}, by the choice among trials and its "
-            "split's luck (the more, the more of the luck was with validation samples, of which other splits use some "
-            "again)"
+            f"so the search's figure flattered it by {bias:.4f} or, since other splits use some of its validation "
+            f"samples again, up to {most:.4f}: by the choice among trials and its split's luck"
         )
     else:
         verdict = f"so the search's figure did not flatter it ({-bias:.4f} better now)"

@@ -54,7 +54,7 @@ def train_faulty(params, splits, report, device, seed):
     if params.fault == 15:
         os.kill(os.getpid(), signal.SIGINT)
     try:
-        time.sleep(3600 if params.fault == 6 or os.path.exists("slow") else 0.2)
+        time.sleep(3600 if params.fault == 6 else 90 if os.path.exists("slow") else 0.2)
     except KeyboardInterrupt:
         return Result({"default": 0.15}, "interrupted", None)
     return Result({"default": params.weight, "test_accuracy": 0.9, "note": "text"}, "ok", {"state_dict": {}})

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from runner.flags import HIGHEST_SEED
 from runner.records import is_number
 from search_spaces import check_form, levels
-from tuners import ASSESSORS, TUNERS
+from tuners import ASSESSORS
 from tuners.aim import parse_limit, parse_objectives
 
 RANGES = ("randint", "uniform", "quniform", "loguniform", "qloguniform", "normal", "qnormal", "lognormal", "qlognormal")
@@ -69,11 +69,19 @@ def _is_time(value) -> bool:
     return isinstance(value, int | float) and 0 < value < 1e12
 
 
-FORM = dict.fromkeys(("task", "device"), _is_text)
+def _is_objectives(value) -> bool:
+    """Early experiments have the text of the command line."""
+    return _is_aim(parse_objectives)([value]) if isinstance(value, str) else _is_aim(_parse_pair)(value)
+
+
+def _parse_pair(pair) -> object:
+    return parse_objectives("{}:{}".format(*pair))
+
+
+FORM = dict.fromkeys(("task", "device", "tuner"), _is_text)
 FORM |= dict.fromkeys(("warm_start", "tonic", "dask", "data_dir", "machines"), _or_none(_is_text))
-FORM |= {"tuner": lambda value: _is_text(value) and value in TUNERS}
 FORM |= {"assessor": lambda value: _is_text(value) and value in ASSESSORS}
-FORM |= {"objectives": _or_none(_is_aim(lambda pair: parse_objectives("{}:{}".format(*pair))))}
+FORM |= {"objectives": _or_none(_is_objectives)}
 FORM |= {"limit": _or_none(_is_aim(lambda limit: parse_limit("{}{}{}".format(*limit))))}
 FORM |= dict.fromkeys(("seed", "split_seed", "test_seed"), _is_count(0, HIGHEST_SEED))
 FORM |= dict.fromkeys(("repeats", "trials", "trials_per_gpu"), _is_count(1))

@@ -7,6 +7,8 @@ A resume is a new manager on a database made from the journal (runner/database.p
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import shutil
 import signal
 import sqlite3
@@ -149,7 +151,7 @@ def check_disk(folder: Path) -> None:
     probe.write_bytes(bytes(4096))
     probe.unlink()
     if shutil.disk_usage(folder).free < LEAST_FREE:
-        raise OSError(f"no space is left for {folder}")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
 
 def _plain(settings: dict) -> dict:

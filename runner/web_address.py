@@ -52,8 +52,8 @@ def forget_address(folder: Path) -> None:
 def ask(method: str, port: int | None, api: str, data=None, prefix: str | None = None):
     """Send a request to a manager that this process has started: stands for nni.experiment.rest.request.
 
-    Returns what the JSON of the answer holds, None for an empty one. Raises ConnectionError with the reason; NNI's own
-    would name the address, in its log too.
+    Returns what the JSON of the answer holds, None for an empty one. Raises OSError with the reason, of the kind that
+    NNI's own would raise; that one would name the address, in its log too.
     """
     import requests
     from nni.experiment import rest
@@ -64,7 +64,7 @@ def ask(method: str, port: int | None, api: str, data=None, prefix: str | None =
     try:
         answer = requests.request(method, url, json=data, timeout=rest.timeout)
     except requests.RequestException as error:
-        raise ConnectionError(f"NNI's manager does not answer ({type(error).__name__})") from None
+        raise type(error)(f"NNI's manager does not answer ({type(error).__name__})") from None
     if not answer.ok:
         raise ConnectionError(f"NNI's manager answers {answer.status_code}: {answer.text[:500]}")
     return answer.json() if answer.content and method.lower() in ("get", "post") else None

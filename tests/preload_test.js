@@ -216,10 +216,10 @@ test('the only GPU gets one trial at a time', async () => {
     UnitTestHelpers.mockGpuInfo({ success: true, gpuNumber: 1, processes: [], gpus: [{ index: 0 }] });
     const scheduler = new TaskScheduler();
     await scheduler.init();
-    assert.deepEqual(await scheduler.schedule('e', 'a', 1, {}), { CUDA_VISIBLE_DEVICES: '0' });
+    assert.deepEqual(await scheduler.schedule('e', 'a', 1, {}), { CUDA_VISIBLE_DEVICES: '0', CUDA_DEVICE_ORDER: 'PCI_BUS_ID' });
     assert.equal(await scheduler.schedule('e', 'b', 1, {}), null);
     await scheduler.release('e', 'a');
-    assert.deepEqual(await scheduler.schedule('e', 'b', 1, {}), { CUDA_VISIBLE_DEVICES: '0' });
+    assert.deepEqual(await scheduler.schedule('e', 'b', 1, {}), { CUDA_VISIBLE_DEVICES: '0', CUDA_DEVICE_ORDER: 'PCI_BUS_ID' });
 });
 
 test('TensorBoard reads where trials write, and is served on the loopback, also from odd folders', async () => {

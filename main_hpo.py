@@ -21,6 +21,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from runner.channel import protect_trial
 from runner.flags import OneLineParser, UserMistake, add_trial_flags, thread_environment
 from runner.limited import run_limited
 from runner.origin import PACKAGES, code_hash, fingerprint, version
@@ -28,7 +29,6 @@ from runner.parents import die_with_parent
 from runner.records import WITH_DEFAULT, finite, is_finite, is_number, pack_model, pack_record, told, write_record
 from runner.tensorboard import tensorboard_log
 from runner.texts import one_line, take_any_terminal
-from runner.trial_channel import hide_address
 from search_spaces import check_space, default_parameters, flatten, load_space, make_params, split_task
 
 ROOT = Path(__file__).resolve().parent
@@ -212,7 +212,7 @@ def make_folder(out: Path | None) -> None:
 def receive(args: argparse.Namespace, record: dict) -> tuple[dict, bool]:
     """Return the given parameters, and whether they are complete (from NNI) or to be put on top of the defaults."""
     if INSIDE_NNI:
-        hide_address()
+        protect_trial()
         import nni
 
         given = nni.get_next_parameter()

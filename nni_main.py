@@ -162,7 +162,7 @@ def parts_of(args: argparse.Namespace, space: dict, following):
     return Parts(
         configure=lambda tuner: configure(args, space, tuner),
         tuner=lambda seed: tuner_settings(args, seed),
-        start=lambda experiment: start_manager(experiment, args, following.events),
+        start=lambda experiment: start_manager(experiment, args, following.events, again=bool(following.url)),
         seed=args.seed,
         slots=args.concurrency,
         keep=args.keep,
@@ -187,8 +187,11 @@ def search_headless(following, args: argparse.Namespace, space: dict) -> int:
     return headless.conduct(following, lambda seed: tuner_settings(args, seed), args.seed, space, slots)
 
 
-def start_manager(experiment, args: argparse.Namespace, events: Path) -> None:
-    """Start NNI's manager; where another program takes the default port meanwhile, on the next free one."""
+def start_manager(experiment, args: argparse.Namespace, events: Path, again: bool) -> None:
+    """Start NNI's manager; on the next free port if another program takes the default one, or any while it is repaired.
+
+    `again`: it is started anew in place of one that stood still.
+    """
     from runner import manager, ports
 
     port = args.port or ports.next_free_port(request.DEFAULT_PORT)
@@ -203,7 +206,7 @@ def start_manager(experiment, args: argparse.Namespace, events: Path) -> None:
             return manager.start_manager(experiment, port, events, environ)
         except RuntimeError as error:
             lost = isinstance(error, ports.PortTaken) or not ports.port_is_free(port)
-            if args.port or not lost:
+            if (args.port and not again) or not lost:
                 raise
             port = ports.next_free_port(port + 1)
 

@@ -3,6 +3,9 @@
     with intruder({8080: 403}) as found:     # a port, and the status with which everything must be refused there
         ...                                  # a search runs
     found["answered"]                        # [] if nobody but the owner was answered
+    with intruder({8080: None}) as found:    # listens at a port as soon as its manager is gone
+        ...
+    found["received"]                        # [] if nobody has told it anything
 
 It runs as user 65534 and needs only Python. It begins before anything listens, and tries every word of 32 hexadecimal
 digits that it finds in a command line, an environment or a file that it can read.
@@ -16,8 +19,11 @@ import json
 import os
 import re
 import select
+import socket
 import subprocess
 import sys
+import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -57,12 +63,12 @@ ATTEMPTS = [  # method, path, body, headers
 
 
 @contextlib.contextmanager
-def intruder(ports: dict[int, int], *places: Path, inside: Sequence[str] = ()) -> Iterator[dict]:
+def intruder(ports: dict[int, int | None], *places: Path, inside: Sequence[str] = ()) -> Iterator[dict]:
     """Let another user try all attempts at `ports` again and again, and read in `places`; needs root.
 
     `inside` are words before the command, such as those that enter a network namespace. The dict has, in the end,
-    "statuses" (how many requests were answered by which status), "answered" (the attempts that were not refused) and
-    "evil" (whether code of the intruder's ran).
+    "statuses" (how many requests were answered by which status), "answered" (the attempts that were not refused),
+    "visitors" (how many connections came to a port without status) and "received" (what they sent).
     """
     arguments = json.dumps([list(ports.items()), [str(place) for place in places]])
     words = ["setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups", os.path.realpath(sys.executable)]
@@ -78,9 +84,12 @@ def intruder(ports: dict[int, int], *places: Path, inside: Sequence[str] = ()) -
         found |= json.loads(said)
 
 
-def main(ports: list[tuple[int, int]], places: list[str]) -> None:
+def main(ports: list[tuple[int, int | None]], places: list[str]) -> None:
     """Try until standard input is closed; print what came of it as JSON."""
-    statuses, answered = Counter(), []
+    statuses, answered, visits = Counter(), [], []
+    for port in [port for port, refusal in ports if refusal is None]:
+        threading.Thread(target=squat, args=(port, visits), daemon=True).start()
+    ports = [(port, refusal) for port, refusal in ports if refusal is not None]
     while not select.select([sys.stdin], [], [], 0.02)[0]:
         for prefix in ("", *sorted(guesses(places))):
             for port, refusal in ports:
@@ -89,7 +98,26 @@ def main(ports: list[tuple[int, int]], places: list[str]) -> None:
                     statuses[str(status)] += 1
                     if status not in (refusal, None):
                         answered.append([port, *attempt[:2], status, body])
-    print(json.dumps({"statuses": statuses, "answered": answered[:20]}))
+    received = [text for text in visits if text]
+    print(json.dumps({"statuses": statuses, "answered": answered[:20], "visitors": len(visits), "received": received}))
+
+
+def squat(port: int, visits: list[str]) -> None:
+    """Listen at a port as soon as it is free, and note what whoever connects sends first."""
+    while True:
+        try:
+            server = socket.create_server(("127.0.0.1", port))
+            break
+        except OSError:
+            time.sleep(0.002)
+    while True:
+        visitor, _ = server.accept()
+        visitor.settimeout(2)
+        try:
+            visits.append(visitor.recv(300).decode(errors="replace"))
+        except OSError:
+            visits.append("")
+        visitor.close()
 
 
 def guesses(places: list[str]) -> set[str]:

@@ -4,17 +4,25 @@
 // as the token of a Jupyter server. The manager (preload.js) and the keeper on another machine (keeper.js) need this.
 
 const crypto = require('crypto');
+const fs = require('fs');
 const http = require('http');
 const { LOOPBACK } = require('./shared.js');
 
 const ANSWERING = ['request', 'checkContinue', 'checkExpectation', 'upgrade', 'connect']; // events of a server
 const OWN_HOST = /^(127\.0\.0\.1|localhost|\[::1\])(:\d+)?$/; // of any port: a tunnel may end at another
 const HIDDEN = '<secret>';
+const MOST_STRANGERS = 512; // connections that have not shown the secret yet; more would use up the files that we may open
+const CONNECTIONS = '/proc/net/tcp';
+const LISTENS = '0A'; // as the kernel has it
 
 // Have all servers of this process refuse what lacks the secret, before anything else sees it.
 function guardServers(secret) {
     const { emit } = http.Server.prototype;
+    const strangers = new Set();
     http.Server.prototype.emit = function (event, ...args) {
+        if (event === 'connection') {
+            admit(strangers, args[0]);
+        }
         if (!ANSWERING.includes(event)) {
             return emit.call(this, event, ...args);
         }
@@ -24,9 +32,20 @@ function guardServers(secret) {
             refuse(answer, reason);
             return true;
         }
+        strangers.delete(request.socket);
         answer.setHeader?.('Referrer-Policy', 'no-referrer'); // a page's address holds the secret
         return emit.call(this, event, ...args);
     };
+}
+
+function admit(strangers, socket) {
+    strangers.add(socket);
+    socket.once('close', () => strangers.delete(socket));
+    if (strangers.size > MOST_STRANGERS) {
+        const [oldest] = strangers;
+        strangers.delete(oldest);
+        oldest.destroy();
+    }
 }
 
 function whyRefused({ url, headers: { host = '', origin } }, secret) {
@@ -39,6 +58,9 @@ function whyRefused({ url, headers: { host = '', origin } }, secret) {
     }
     if (origin !== undefined && ![`http://${host}`, `https://${host}`].includes(origin)) {
         return 'the page that asks is of another origin';
+    }
+    if (path.startsWith(`/${secret}/netron`)) { // NNI hands another site's pages on, scripts and all
+        return 'netron is not offered';
     }
     return leavesFolder(path) ? 'the path is not plain' : '';
 }
@@ -91,4 +113,16 @@ function getFullUrl(original, protocol, ip, ...parts) {
     return original.call(this, protocol, ip === 'localhost' ? LOOPBACK : ip, ...parts);
 }
 
-module.exports = { getFullUrl, guardServers, hideSecrets };
+// Which users listen at a port of the loopback; null where that cannot be told.
+function listeners(port) {
+    if (!fs.existsSync(CONNECTIONS)) {
+        return null;
+    }
+    const wanted = `:${port.toString(16).toUpperCase().padStart(4, '0')}`;
+    const rows = fs.readFileSync(CONNECTIONS, 'utf8').trim().split('\n').slice(1).map(line => line.trim().split(/\s+/));
+    const found = rows.filter(([, local, , state]) => state === LISTENS && /^(0100007F|00000000):/.test(local) &&
+        local.endsWith(wanted));
+    return found.map(row => Number(row[7]));
+}
+
+module.exports = { getFullUrl, guardServers, hideSecrets, listeners };

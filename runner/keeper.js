@@ -7,12 +7,13 @@ const crypto = require('crypto');
 const dgram = require('dgram');
 const Module = require('module');
 const os = require('os');
-const { getFullUrl, guardServers, hideSecrets } = require('./guard.js');
+const { getFullUrl, guardServers, hideSecrets, listeners } = require('./guard.js');
 const { LOOPBACK, listenOnLoopback, schedule } = require('./shared.js');
 
 const secret = crypto.randomBytes(16).toString('hex'); // of the server that the trials there ask
 const REPAIRS = {
     TrialProcess: tellSignals, TaskScheduler: giveTheOnlyGpu, RestManager: callByAddress, RestServerCore: addSecret,
+    WsChannelClient: connectOnce,
 };
 const UNROUTED = '192.0.2.0'; // NNI asks for the way there to learn its own address
 
@@ -73,5 +74,21 @@ function addSecret(restServerCore) {
         hideSecrets([secret], global.nni.logStream, 'writeLine', 'writeLineSync');
         this.urlPrefix = global.nni.args.urlPrefix = secret;
         return start.call(this);
+    };
+}
+
+// The tunnel's port goes with its SSH connection, and then another user may listen there, to whom NNI would connect.
+// Of a machine whose connection is lost the manager starts a new keeper anyway.
+function connectOnce(wsChannelClient) {
+    const { connect } = wsChannelClient;
+    wsChannelClient.connect = async function () {
+        const users = listeners(Number(new URL(this.url).port));
+        if (users !== null && (users.length === 0 || users.some(user => ![0, process.getuid()].includes(user)))) {
+            throw new Error('the tunnel to the manager is gone');
+        }
+        return connect.call(this);
+    };
+    wsChannelClient.reconnect = async function () {
+        this.emitter.emit('__error', new Error('Connection lost'));
     };
 }

@@ -73,6 +73,7 @@ def start_manager(experiment, port: int, events: Path, environ: dict[str, str]) 
     events = Path(events).resolve()
     events.parent.mkdir(parents=True, exist_ok=True)
     offset = close_line(events)
+    web_address.forget_address(folder_of(experiment))  # of a manager that was killed
     rest.request = web_address.ask
     own = _preload_environment(experiment, events, web_address.new_secret(port))
     atexit.register(stop_manager, experiment)

@@ -12,20 +12,25 @@ const Module = require('module');
 const os = require('os');
 const path = require('path');
 const { setTimeout: sleep } = require('timers/promises');
-const { getFullUrl, guardServers, hideSecrets } = require('./guard.js');
+const { getFullUrl, guardServers, hideSecrets, listeners } = require('./guard.js');
 const { LOOPBACK, listenOnLoopback, schedule } = require('./shared.js');
 
 const NNI_VERSION = '3.0.0'; // as nni_node/package.json of nni 3.0 says
 const WRONG_NNI = 70; // exit status
 const RETRY_MS = 1000;
 const LAST_MS = 12000; // for a manager to stop whose driver is gone
+const POLL_MS = 200;
+const TENSORBOARD_MS = 60000; // for it to listen
 const TUNER_MS = 60000; // for the tuner's process to answer; NNI gives it 10 s, too few on a busy machine
+const CHANNEL = path.join(__dirname, 'channel.py');
 const TENSORBOARD = path.join(__dirname, 'serve_tensorboard.py');
 const LETTERS = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789';
 
 const eventsFile = process.env.HPO_EVENTS;
+const eventsDescriptor = eventsFile && fs.openSync(eventsFile, 'a'); // at once: later there may be too many open files
 const secret = process.env.HPO_SECRET ?? ''; // never on a command line, which every user can read
-const tensorboardSecret = crypto.randomBytes(16).toString('hex');
+const secrets = [secret]; // what no log may hold
+const tensorboardOf = new AsyncLocalStorage(); // the secret of the TensorBoard that is being started
 const remoteFile = process.env.HPO_REMOTE; // what remote.js needs; set where trials run on other machines
 // names of the GPUs for trials on this machine, as CUDA_VISIBLE_DEVICES takes them; unset: no trial is given any
 const gpus = process.env.HPO_GPUS && JSON.parse(process.env.HPO_GPUS);
@@ -127,7 +132,6 @@ function repairAll(nniNode) {
 
 // No log and no file holds a secret, and nobody is called by a name that may lead elsewhere.
 function repairAddresses(nniNode, find, logStream) {
-    const secrets = [secret, tensorboardSecret];
     hideSecrets(secrets, logStream, 'writeLine', 'writeLineSync');
     hideSecrets(secrets, process.stdout, 'write');
     hideSecrets(secrets, process.stderr, 'write');
@@ -135,14 +139,20 @@ function repairAddresses(nniNode, find, logStream) {
     const utils = require(path.join(nniNode, 'common/utils'));
     const { getTunerProc } = utils; // starts TensorBoard too
     utils.getTunerProc = (command, stdio, folder, environ, ...rest) =>
-        getTunerProc(command, stdio, folder, { ...environ, ...addressFor(environ) }, ...rest);
+        getTunerProc(safeCommand(command), stdio, folder, { ...environ, ...addressFor(environ) }, ...rest);
     patched.push('getTunerProc');
 }
 
 function addressFor({ NNI_TUNER_COMMAND_CHANNEL: tunerAddress }) {
     return tunerAddress
         ? { NNI_TUNER_COMMAND_CHANNEL: tunerAddress.replace('//localhost:', `//${LOOPBACK}:`) }
-        : { HPO_TENSORBOARD_PREFIX: `/${tensorboardSecret}` };
+        : { HPO_TENSORBOARD_PREFIX: `/${tensorboardOf.getStore()}` };
+}
+
+// The tuner is started by channel.py, which looks at who listens before it speaks.
+function safeCommand(command) {
+    const [python, option, module, ...rest] = command;
+    return option === '-m' && module === 'nni' ? [python, '-P', quoted(CHANNEL), ...rest] : command;
 }
 
 function repairService(V3asV1) {
@@ -215,7 +225,7 @@ function giveUp(reason) {
 }
 
 function record(event) {
-    fs.appendFileSync(eventsFile, JSON.stringify(event) + '\n');
+    fs.appendFileSync(eventsDescriptor, JSON.stringify(event) + '\n');
 }
 
 // NNI hands parameters out in the order in which trials ask for them, but records them in the order in which it starts
@@ -423,10 +433,23 @@ function tensorboardCommand(python, [, logdir, port]) {
     return ['exec', quoted(python), '-P', quoted(TENSORBOARD), '--load_fast=false --host', LOOPBACK, ...where];
 }
 
-// The web UI opens http://<host>:<what is called port here>.
+// The web UI opens http://<host>:<what is called port here>. It is answered once this user's TensorBoard listens there:
+// at a port that somebody else has taken meanwhile the browser would hand over the secret.
 async function nameTensorboardAddress(original, ...args) {
-    const task = await original.apply(this, args);
-    task.port += `/${tensorboardSecret}/`;
+    const own = crypto.randomBytes(16).toString('hex');
+    secrets.push(own);
+    const task = await tensorboardOf.run(own, () => original.apply(this, args));
+    const deadline = Date.now() + TENSORBOARD_MS;
+    let users = listeners(Number(task.port));
+    while (users?.length === 0 && Date.now() < deadline) {
+        await sleep(POLL_MS);
+        users = listeners(Number(task.port));
+    }
+    if (users !== null && (users.length === 0 || users.some(user => user !== process.getuid()))) {
+        await this.killTensorboardTaskProc(task);
+        throw new Error(`TensorBoard did not come up at port ${task.port}`);
+    }
+    task.port += `/${own}/`;
     return task;
 }
 

@@ -106,7 +106,9 @@ async function exec(original, command) {
         const environ = script === 'launch_trial_keeper' ? await prepareLaunch(this, folder) : '';
         const result = await original.call(this, `${environ}${python} -c '${RUN_SCRIPT}' ${script} ${folder}`);
         if (script === 'create_trial_keeper_dir') {
-            await original.call(this, `chmod 700 ${result.stdout.trim()}`); // it will hold the tunnel's key
+            const keeper = result.stdout.trim(); // ~/nni-experiments/<id>/environments/<env>/trial_keeper
+            const experiment = path.posix.dirname(path.posix.dirname(path.posix.dirname(keeper)));
+            await original.call(this, `chmod 700 ${experiment} ${keeper}`); // which will hold the tunnel's key
         }
         return result;
     }

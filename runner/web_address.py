@@ -13,6 +13,8 @@ import os
 import secrets
 from pathlib import Path
 
+from runner.channel import send
+
 FILE = "web_ui_address"
 _secrets: dict[int, str] = {}  # port -> secret of the manager that this process has started there
 
@@ -52,19 +54,14 @@ def forget_address(folder: Path) -> None:
 def ask(method: str, port: int | None, api: str, data=None, prefix: str | None = None):
     """Send a request to a manager that this process has started: stands for nni.experiment.rest.request.
 
-    Returns what the JSON of the answer holds, None for an empty one. Raises OSError with the reason, of the kind that
-    NNI's own would raise; that one would name the address, in its log too.
+    Returns what the JSON of the answer holds, None for an empty one. Raises OSError with the reason; NNI's own would
+    name the address, in its log too.
     """
-    import requests
     from nni.experiment import rest
 
     if port not in _secrets:
         raise ConnectionError("the experiment is not running")
-    url = f"{address_of(port)}/api/v1/nni/{api.strip('/')}"
-    try:
-        answer = requests.request(method, url, json=data, timeout=rest.timeout)
-    except requests.RequestException as error:
-        raise type(error)(f"NNI's manager does not answer ({type(error).__name__})") from None
-    if not answer.ok:
+    answer = send(method.upper(), f"{address_of(port)}/api/v1/nni/{api.strip('/')}", data, rest.timeout)
+    if not 200 <= answer.status_code < 300:
         raise ConnectionError(f"NNI's manager answers {answer.status_code}: {answer.text[:500]}")
-    return answer.json() if answer.content and method.lower() in ("get", "post") else None
+    return answer.json() if answer.text and method.lower() in ("get", "post") else None

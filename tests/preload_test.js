@@ -298,6 +298,7 @@ for (const [line, ...rest] of [
         origin => [`POST ${OWN} HTTP/1.1`, 'Host: 127.0.0.1:8080', `Origin: ${origin}`, 'Content-Length: 0']),
     ...['/../x', '/..', '/%2e%2e/x', '/%252e./x', '/%25252e%25252e', '/a%00b', '/a\\b', '/%5c', '/%', '/%ff'].map(
         end => [`GET ${OWN}${end} HTTP/1.1`, 'Host: 127.0.0.1']),
+    [`GET /${SECRET}/netron/index.html HTTP/1.1`, 'Host: 127.0.0.1'],
     [`POST /api HTTP/1.1`, 'Host: 127.0.0.1', 'Expect: 100-continue', 'Content-Length: 0'],
     ['GET /tuner HTTP/1.1', 'Host: 127.0.0.1', 'Upgrade: websocket'],
     [`GET /${SECRET}/tuner HTTP/1.1`, 'Host: 127.0.0.1', 'Upgrade: websocket', 'Origin: http://evil.example'],
@@ -312,6 +313,26 @@ for (const [line, ...rest] of [
         assert.ok(!text.includes(SECRET));
     });
 }
+
+test('connections that show no secret do not use up the files of the process', async () => {
+    const server = http.createServer((request, response) => { response.end('read'); });
+    await new Promise(resolve => { server.listen(0, resolve); });
+    const { port } = server.address();
+    const idle = Array.from({ length: 600 }, () => net.connect(port, '127.0.0.1').on('error', () => {}));
+    await Promise.all(idle.map(socket => new Promise(resolve => { socket.once('connect', resolve); })));
+    const headers = { Host: `127.0.0.1:${port}` };
+    const status = await new Promise(resolve => {
+        http.get({ port, host: '127.0.0.1', path: `/${SECRET}/api`, headers, agent: false }, answer => {
+            answer.resume();
+            resolve(answer.statusCode);
+        });
+    });
+    assert.equal(status, 200);
+    const open = await new Promise(resolve => { server.getConnections((_error, count) => resolve(count)); });
+    assert.ok(open <= 513, `${open} are open`);
+    idle.forEach(socket => socket.destroy());
+    server.close();
+});
 
 test('an upgrade of the owner passes', async () => {
     const head = [`GET /${SECRET}/tuner HTTP/1.1`, 'Host: 127.0.0.1', 'Upgrade: websocket', 'Connection: Upgrade'];

@@ -78,6 +78,7 @@ def searched(place):
         process = start(place, "--id", "watched", "--port", str(port), "--trials", str(TRIALS), "--keep", "--no-check",
                         "--tuner", "random")  # fmt: skip
         url = read_until(process, r"^web UI: (\S+)")
+        read_until(process, "^(1/6 done)")  # another trial runs
         during = SimpleNamespace(holders=holders(place, url.rpartition("/")[2]))
         listed = subprocess.run(
             [sys.executable, "nni_main.py", "--experiments", place.experiments, "--list"],
@@ -141,9 +142,11 @@ def test_view_and_tensorboard_are_as_well_kept(searched, place):
         board = told(f"{url}/api/v1/nni/tensorboard", "POST", {"trials": trial})["port"]
         board_port, board_secret, _ = re.fullmatch(r"(\d+)/([0-9a-f]{32})(/)", board).groups()
         wait_for_board(f"http://127.0.0.1:{board}")
+        other = told(f"{url}/api/v1/nni/tensorboard", "POST", {"trials": trial})["port"]
+        assert other.split("/")[1] != board_secret
         with intruder({port: 403, int(board_port): 404}, place.experiments, place.home) as seen:
             time.sleep(3)
-        secrets = [url.rpartition("/")[2], board_secret]
+        secrets = [url.rpartition("/")[2], board_secret, other.split("/")[1]]
         assert holders(place, *secrets) == [FILE]
     finally:
         process.send_signal(signal.SIGINT)
@@ -153,6 +156,26 @@ def test_view_and_tensorboard_are_as_well_kept(searched, place):
     assert set(seen["statuses"]) == {"403", "404"} and min(seen["statuses"].values()) > 20
     assert url != searched.url and secrets[0] != searched.url.rpartition("/")[2]
     assert holders(place, *secrets) == [] and processes_of(place.repository) == []
+
+
+@needs_root
+def test_who_takes_the_port_of_a_dead_manager_is_told_nothing(place):
+    """Tuner and trials would connect again, hand over the secret and run what they are sent."""
+    port = next_free_port(23000)
+    process = start(place, "--id", "squatted", "--port", str(port), "--trials", "4", "--tuner", "random", "--no-check")
+    read_until(process, r"^web UI: (\S+)")
+    read_until(process, "^(1/4 done)")
+    with intruder({port: None}) as seen:
+        time.sleep(1)
+        children = psutil.Process(process.pid).children(recursive=True)
+        (manager,) = [child for child in children if any("nni_node/main.js" in word for word in child.cmdline())]
+        manager.kill()
+        output, _ = process.communicate(timeout=patient(200))
+    assert process.returncode == 0, output
+    assert seen["received"] == [] and seen["visitors"] > 0
+    rows = table(place.experiments / "squatted")
+    assert sorted(int(row["parameter_id"]) for row in rows) == list(range(4)), output
+    assert {row["status"] for row in rows} <= {"ok", "killed"}
 
 
 def wait_for_board(url):

@@ -162,7 +162,7 @@ def test_kills_of_tuner_manager_and_driver(repository):
     output = search.output()
     assert search.process.returncode == 1
     for said in (
-        "manager does not answer (ReadTimeout); NNI is started anew",
+        "manager does not answer (TimeoutError); NNI is started anew",
         "manager ended with exit status -9; NNI is",
     ):
         assert said in output

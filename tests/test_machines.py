@@ -245,15 +245,16 @@ def test_a_machine_that_drops_out_costs_its_running_trials_and_a_killed_driver_n
     assert nothing_runs_on(machines)
 
 
-def test_repairs_on_the_real_classes(tmp_path):
+@pytest.mark.parametrize("script, tests", [("remote_test.js", 18), ("keeper_test.js", 3)])
+def test_repairs_on_the_real_classes(tmp_path, script, tests):
     nni_node = Path(importlib.util.find_spec("nni_node").origin).parent
     environ = {"HPO_EVENTS": str(tmp_path / "events"), "HPO_SECRET": 32 * "0"}
     environ |= {"HOME": str(tmp_path), "NODE_PATH": str(nni_node)}
-    words = [nni_node / "node", Path(__file__).with_name("remote_test.js")]
+    words = [nni_node / "node", Path(__file__).with_name(script)]
     environ = os.environ | environ | {"HPO_REMOTE": str(tmp_path / "remote.json")}
     done = subprocess.run(words, env=environ, text=True, capture_output=True, timeout=patient(120))
     failures = re.findall(r"^not ok .*?^  stack", done.stdout, re.MULTILINE | re.DOTALL)
-    assert done.returncode == 0 and "# pass 18" in done.stdout, "\n".join(failures) or done.stderr
+    assert done.returncode == 0 and f"# pass {tests}\n" in done.stdout, "\n".join(failures) or done.stderr
 
 
 def refusal(machines, packages=("nni",)):

@@ -82,6 +82,8 @@ def incomparable(first: Search, second: Search, a: Final, b: Final) -> str:
     tests = {record["seeds"]["test_seed"] for final in (a, b) for record in final.records}
     if len(tests) > 1 or len({record.get("tonic") for final in (a, b) for record in final.records}) > 1:
         return "their test parts differ"
+    if len({record.get("data") for final in (a, b) for record in final.records} - {None}) > 1:
+        return "they were trained on different data"
     if a.tested != b.tested and a.tested and b.tested:
         return f"their test parts differ ({a.tested} and {b.tested} samples)"
     if len(a.by_split(METRIC).keys() & b.by_split(METRIC).keys()) < 2:

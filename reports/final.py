@@ -69,7 +69,7 @@ class Final:
 
     @property
     def bias(self) -> tuple[float, float] | None:
-        """The search's own score minus `unseen`, and what that comes to at most.
+        """The search's own score minus `unseen`, and what is expected of the bias if all luck is with the samples.
 
         The validation part of another split shares the fraction VALIDATION_FRACTION of its samples with that by which
         the search chose. As far as its luck was with these samples, not with the nets, so much of it is in `unseen`.
@@ -100,17 +100,25 @@ class Final:
 def read_finals(search: Search) -> list[Final]:
     """Return what has been trained again, best first by the validation scores on splits that the search did not use.
 
-    Nobody shall choose among them by the test part. Trainings of another configuration or cut short are left out.
+    Nobody shall choose among them by the test part. Trainings of another configuration, cut short, or by other code
+    or on other data than the newest are left out.
     """
     finals, by_trial = [], {entry["trial"]: entry for entry in search.ranking}
     for folder in sorted((search.folder / "retrained").glob("*/")):
         if (entry := by_trial.get(folder.name)) is not None:
             records = [read_record(path) for path in folder.glob("split-*-seed-*/")]
-            records = [record for record in records if record and record["status"] in WITH_DEFAULT]
+            records = _of_one_origin([record for record in records if record and record["status"] in WITH_DEFAULT])
             records.sort(key=lambda record: (record["seeds"]["split_seed"], record["seeds"]["seed"]))
             if records:
                 finals.append(Final(entry, records))
     return sorted(finals, key=lambda final: -(score(final.entry) if final.unseen is None else final.unseen))
+
+
+def _of_one_origin(records: list[dict]) -> list[dict]:
+    """Leave out what was trained by other code, or on other data, than the newest record."""
+    origins = [(record.get("code"), record.get("data")) for record in records]
+    newest = max(range(len(records)), key=lambda number: records[number].get("started") or 0, default=None)
+    return [record for record, origin in zip(records, origins, strict=True) if origin == origins[newest]]
 
 
 def trial_words(search: Search) -> list[str]:
@@ -196,8 +204,8 @@ def _bias_sentence(search: Search, final: Final) -> str:
     own, again, (bias, most) = score(final.entry), final.unseen, final.bias
     if bias > 0:
         verdict = (
-            f"so the search's figure flattered it by {bias:.4f} or, since other splits use some of its validation "
-            f"samples again, up to {most:.4f}: by the choice among trials and its split's luck"
+            f"so the search's figure flattered it by {bias:.4f} or, if all its luck was with its validation samples, "
+            f"some of which other splits use again, by about {most:.4f}: by the choice among trials and by its split"
         )
     else:
         verdict = f"so the search's figure did not flatter it ({-bias:.4f} better now)"

@@ -134,7 +134,7 @@ def final_text(finals: list[Final]) -> str:
             "parameters": final.entry["parameters"],
             "search": final.entry["result"]["default"],
             "selection_bias": final.bias and final.bias[0],
-            "selection_bias_at_most": final.bias and final.bias[1],
+            "selection_bias_if_all_luck_is_samples": final.bias and final.bias[1],
             "validation": final.summary("default"),
             "test": final.summary("test_accuracy"),
             "test_by_split": final.by_split("test_accuracy"),

@@ -30,6 +30,11 @@ def _is_text(value) -> bool:
     return isinstance(value, str) and value.isprintable()
 
 
+def _is_place(value) -> bool:
+    """A folder, a file or an address, whatever letters it has."""
+    return isinstance(value, str) and value != "" and "\0" not in value
+
+
 def _is_bool(value) -> bool:
     return isinstance(value, bool)
 
@@ -66,7 +71,7 @@ def _has_values(spec: dict) -> bool:
 
 
 def _is_time(value) -> bool:
-    return isinstance(value, int | float) and 0 < value < 1e12
+    return is_number(value) and 0 < value < 1e12
 
 
 def _is_objectives(value) -> bool:
@@ -79,7 +84,8 @@ def _parse_pair(pair) -> object:
 
 
 FORM = dict.fromkeys(("task", "device", "tuner"), _is_text)
-FORM |= dict.fromkeys(("warm_start", "tonic", "dask", "data_dir", "machines"), _or_none(_is_text))
+FORM |= dict.fromkeys(("warm_start", "tonic"), _or_none(_is_text))
+FORM |= dict.fromkeys(("dask", "data_dir", "machines"), _or_none(_is_place))
 FORM |= {"assessor": lambda value: _is_text(value) and value in ASSESSORS}
 FORM |= {"objectives": _or_none(_is_objectives)}
 FORM |= {"limit": _or_none(_is_aim(lambda limit: parse_limit("{}{}{}".format(*limit))))}

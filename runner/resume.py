@@ -21,6 +21,7 @@ from runner import origin
 from runner.asked import well_formed
 from runner.flags import UserMistake
 from runner.records import as_entry, as_event, key_of, read_journal, read_lines, write_atomic
+from tuners import TUNERS
 
 FIXED = ("task", "tuner", "objectives", "limit", "warm_start", "assessor", "headless")
 FIXED += ("seed", "split_seed", "test_seed", "repeats", "tonic")
@@ -50,7 +51,8 @@ def read_request(folder: Path) -> dict:
         raise UserMistake(f"{folder} has no search.json that can be read ({error})") from None
     if missing:
         raise UserMistake(f"{folder} has no search.json that can be read (it lacks {missing[0]!r})")
-    for name in asked.keys() - well_formed(asked).keys():
+    wrong = asked.keys() - well_formed(asked).keys()
+    for name in wrong | ({"tuner"} if asked["tuner"] not in TUNERS else set()):
         raise UserMistake(f"{folder} has no search.json that can be read (its {name!r} is {str(asked[name])[:99]!r})")
     return asked
 

@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from runner.flags import thread_environment
+from runner.origin import code_hash
 from runner.records import WITH_DEFAULT, read_record
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,21 +40,23 @@ def retrain(
     """Train `parameters` (flat, on top of the task's defaults) on each split; return the records.
 
     seeds    trainings of a split: their seeds are first_seed + split, + STRIDE, + 2 STRIDE ... Each training has a seed
-             of its own, so that no seed's luck is in all splits, and more of them later add to those that are there.
+             of its own (of up to 1,000 splits), so that no seed's luck is in all splits; more later add to them.
     folder   gets split-0-seed-0/record.json and model.pt, and so on
     flags    more words for main_hpo.py, such as --data-dir and --test-seed
     workers  processes at once (default: the cores)
     advance  called for each training that is done, also for those that were there
 
-    The records come split by split. Raises RuntimeError with main_hpo.py's last line where a training fails; then, and
-    at Ctrl-C, the others are ended.
+    What is there already counts if the same code has made it: figures of two codes are not mixed. The records come
+    split by split. Raises RuntimeError with main_hpo.py's last line where a training fails; then, and at Ctrl-C, the
+    others are ended.
     """
     jobs = [(split, first_seed + split + STRIDE * number) for split in split_seeds for number in range(seeds)]
     running: set[subprocess.Popen] = set()
+    code = code_hash(ROOT)
 
     def train(split: int, seed: int) -> dict:
         out = folder / f"split-{split}-seed-{seed}"
-        if not _is_done(record := read_record(out), parameters):
+        if not _is_done(record := read_record(out), parameters, code):
             words = ["--task", task, "--params", json.dumps(parameters), "--out", str(out.resolve()), *flags]
             record = _run([*words, "--split-seed", str(split), "--seed", str(seed)], out, running)
         advance()
@@ -72,9 +75,10 @@ def retrain(
     return [future.result() for future in futures]
 
 
-def _is_done(record: dict | None, parameters: dict) -> bool:
-    """Tell whether a record is that of a complete training with these parameters."""
-    return bool(record) and record["status"] in WITH_DEFAULT and parameters.items() <= record["parameters"].items()
+def _is_done(record: dict | None, parameters: dict, code: str) -> bool:
+    """Tell whether a record is that of a complete training with these parameters by this code."""
+    done = bool(record) and record["status"] in WITH_DEFAULT and record.get("code") == code
+    return done and parameters.items() <= record["parameters"].items()
 
 
 def _run(words: list[str], out: Path, running: set[subprocess.Popen]) -> dict:

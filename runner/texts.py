@@ -48,7 +48,7 @@ def one_line(error: object) -> str:
 
 def harmless(cell: Any) -> Any:
     """Return a cell of a table with an apostrophe before a text that a spreadsheet would take for a formula."""
-    if isinstance(cell, str) and cell.lstrip()[:1] in FORMULA and cell.strip() and not _is_number(cell):
+    if isinstance(cell, str) and cell.lstrip()[:1] in FORMULA and not _is_number(cell):
         return f"'{cell}"
     return cell
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
+LONGEST = 1000  # letters of a name or value; longer texts are cut in the journal
 RESERVED = ("trial", "parameter_id", "default", "status", "cause", "seed", "split_seed", "test_seed", "wall_seconds")
 RESERVED += ("code",)
 
@@ -153,6 +154,8 @@ def check_form(space) -> None:
         for text in (name, *(option for option in spec["_value"] if isinstance(option, str))):
             if not text.isprintable():  # as the journal has them
                 raise ValueError(f"names and values must be printable, which {text!r} is not")
+            if len(text) > LONGEST:
+                raise ValueError(f"names and values have at most {LONGEST} letters, not {len(text)}: {text[:60]!r}")
         options = spec["_value"] if is_nested(spec) else []
         if any(not isinstance(option, dict) or not isinstance(option.get("_name"), str) for option in options):
             raise ValueError(f'{name}: every option of a nested choice needs a "_name"')

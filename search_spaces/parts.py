@@ -33,10 +33,10 @@ def names(folder: str, needs: Iterable[str]) -> list[str]:
 
 
 def find(folder: str, name: str, needs: Iterable[str], kind: str, others: Mapping) -> ModuleType:
-    """Import and return the module of `name`. `others` are choices beside those in `folder`, name -> "module:function" or
-    the function.
+    """Import and return the module of `name`.
 
-    Raises ValueError as `find_file`, and for a file that cannot be imported or lacks what is needed.
+    `others` are choices beside those in `folder`: name -> "module:function" or the function. They are told if they are
+    there. Raises ValueError as `find_file`, and for a file that cannot be imported or lacks what is needed.
     """
     path = find_file(folder, name, needs, kind, others)
     module = bring(f"{folder}.{name}")

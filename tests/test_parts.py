@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -112,7 +111,7 @@ def test_a_search_of_two_trials_runs_there(repository):
     assert [(entry["status"], entry["result"]["default"]) for entry in ended] == [("ok", 1.0)] * 2
     report = run(repository, "report_hpo.py", "experiments/two")
     assert report.returncode == 0, report.stderr
-    assert "what counts are multiplied by" in Path(report.stdout.splitlines()[-1]).read_text()
+    assert "what counts are multiplied by" in (repository / report.stdout.splitlines()[-1]).read_text()
 
 
 # task -> what the one line on stderr says

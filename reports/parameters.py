@@ -156,7 +156,7 @@ def field_comments(task: str) -> dict[str, tuple[str, str]]:
         from train_hpo import params_module
 
         path = ROOT / params_module(split_task(task)[0]).replace(".", "/")
-        paths = sorted(path.glob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
+        paths = sorted(path.glob("*.py")) if (path / "__init__.py").is_file() else [path.with_suffix(".py")]
         source = "\n".join(path.read_text() for path in paths)
     except (ImportError, OSError, ValueError):
         return {}

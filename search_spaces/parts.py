@@ -1,6 +1,6 @@
 """The two parts of a task, found by their names: objective models/<name>.py, dataset loaders/<name>.py.
 
-    names("loaders", ("load",))                               # ["braille", "digits"], nothing is imported
+    names("loaders", ("load",))                          # ["braille", "digits"], nothing is imported
     find("loaders", "digits", ("load",), "dataset", {})  # the module
 
 A package (models/<name>/__init__.py) is found as well. A name has letters and digits only, since `_` divides a task's
@@ -84,7 +84,7 @@ def _place(error: BaseException) -> str:
     """Return the last line of the repository's own parts that an error came through."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         path = Path(frame.filename)
-        if path != Path(__file__) and path.is_relative_to(ROOT) and path.parts[len(ROOT.parts)][0] != ".":
+        if path != Path(__file__) and path.is_relative_to(ROOT) and "site-packages" not in path.parts:
             return f" ({shown(path)}, line {frame.lineno})"
     return ""
 

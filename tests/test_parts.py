@@ -109,9 +109,8 @@ def test_a_search_of_two_trials_runs_there(repository):
     journal = (repository / "experiments" / "two" / "journal.jsonl").read_text().splitlines()
     ended = [entry for entry in map(json.loads, journal) if "result" in entry]
     assert [(entry["status"], entry["result"]["default"]) for entry in ended] == [("ok", 1.0)] * 2
-    report = run(repository, "report_hpo.py", "experiments/two")
-    assert report.returncode == 0, report.stderr
-    assert "what counts are multiplied by" in (repository / report.stdout.splitlines()[-1]).read_text()
+    code = "from reports.parameters import field_comments; print(field_comments('liquid_gestures'))"
+    assert run(repository, "-c", code).stdout == "{'sign': ('what counts are multiplied by', '1')}\n"
 
 
 # task -> what the one line on stderr says
@@ -182,6 +181,15 @@ def test_choices_are_read_not_imported(faulty):
     code = "import sys; from search_spaces import parts; print(parts.names('models', ('Params', 'train')))"
     done = run(faulty, "-c", f"{code}; print(sorted(name for name in sys.modules if name[:6] == 'models'))")
     assert done.stdout.splitlines() == ["['deep', 'liquid', 'pictures', 'plain']", "[]"]
+
+
+def test_loaders_and_models_are_imported_only_when_used(repository):
+    code = "import sys, setup_hpo, train_hpo; print(*({}))".format(
+        "name for name in sys.modules if name.partition('.')[0] in ('loaders', 'models', 'torch', 'tonic')"
+    )
+    assert set(run(repository, "-c", code).stdout.split()) == {"loaders", "models"}
+    code = code.replace("; ", "; setup_hpo.load('digits'); ", 1)
+    assert set(run(repository, "-c", code).stdout.split()) == {"loaders", "loaders.digits", "models"}
 
 
 def test_helpers_are_no_choice():

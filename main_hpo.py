@@ -45,6 +45,7 @@ class Job(NamedTuple):
     splits: Any  # setup_hpo.Splits
     device: str  # cpu | cuda
     data: str  # the fingerprint of what the loader returned
+    rebuild: Callable | None = None  # of the objective
 
 
 def main() -> int:
@@ -237,7 +238,7 @@ def prepare(args: argparse.Namespace, given: dict, complete: bool, load_data: Ca
     try:
         objective_name, dataset = split_task(args.task)
         params_class = train_hpo.params_class(objective_name)
-        objective = train_hpo.OBJECTIVES[objective_name]
+        objective = train_hpo.find_objective(objective_name)
         space = load_space(args.task)
         given = flatten(given)
         parameters = given if complete else default_parameters(space, params_class, given) | given
@@ -248,7 +249,8 @@ def prepare(args: argparse.Namespace, given: dict, complete: bool, load_data: Ca
         if args.check:
             check_space(space, params_class, lambda params: objective.check(params, splits.train))
         objective.check(params, splits.train)
-        return Job(parameters, params, objective.train, splits, setup_hpo.pick_device(args.device), data)
+        device = setup_hpo.pick_device(args.device)
+        return Job(parameters, params, objective.train, splits, device, data, objective.rebuild)
     except MissingData as missing:
         raise UserMistake(str(missing)) from None
     except (TypeError, ValueError, OverflowError) as mistake:
@@ -380,9 +382,20 @@ def check(args: argparse.Namespace, job: Job, begin: Callable[[], None]) -> int:
     begin()
     started = time.time()
     result = job.train(params, job.splits, _ignore, job.device, args.seed)
+    check_rebuilt(job, result.model)
     check_metrics(result.metrics, [name for name in args.metrics.split(",") if name])
     say_checked(args, f"one epoch with the defaults took {time.time() - started:.1f} s, status {result.status}")
     return 0
+
+
+def check_rebuilt(job: Job, model: dict | None) -> None:
+    """Raise UserMistake if the net that the objective rebuilds does not give a class for each sample."""
+    if job.rebuild is None:
+        return
+    few = job.splits.validation.x[:8]
+    shape = getattr(job.rebuild(model).predict(few), "shape", None)
+    if shape is None or tuple(shape) != (len(few),):
+        raise UserMistake(f"rebuild(model).predict(x) must return an array of {len(few)} classes, not one of {shape}")
 
 
 def say_checked(args: argparse.Namespace, outcome: str) -> None:

@@ -1,26 +1,27 @@
 """Data, splits, seeds and device of a trial.
 
-To add a dataset: write `loaders/<name>.py` with `load(data_dir) -> Data`, add a line to DATASETS and a search space
-`search_spaces/<objective>_<name>.json`.
+To add a dataset: write `loaders/<name>.py` with `load(data_dir) -> Data` and a search space
+`search_spaces/<objective>_<name>.json`. It is found by its name, and imported only when it is used.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from loaders import Data, braille, cifar, digits, images, tonic_data
+from loaders import Data
+from search_spaces import parts
 
-DATASETS = {
-    "braille": braille.load,
-    "digits": digits.load,
-    "mnist": images.load,
-    "fashion": images.load_fashion,
-    "cifar10": cifar.load_cifar10,
-    "cifar100": cifar.load_cifar100,
-    "tonic": tonic_data.load,  # which of them, --tonic says
+# Datasets that have another name than their loader's file: "module:function", or a function.
+DATASETS: dict[str, str | Callable[..., Data]] = {
+    "mnist": "loaders.images:load_mnist",
+    "fashion": "loaders.images:load_fashion",
+    "cifar10": "loaders.cifar:load_cifar10",
+    "cifar100": "loaders.cifar:load_cifar100",
+    "tonic": "loaders.tonic_data:load",  # which of them, --tonic says
 }
 TEST_FRACTION = 0.2  # outer test part, never seen by a search
 TEST_FRACTIONS = {"mnist": 0.1, "fashion": 0.1}  # with only the 10,000 test images at hand: 7,000 / 2,000 / 1,000
@@ -49,10 +50,22 @@ def load_splits(
 
 def load(dataset: str, data_dir: Path | None = None, tonic: str | None = None) -> Data:
     """Return what the loader of `dataset` returns. Raises as `load_splits`."""
+    loader = find_loader(dataset)
+    data = loader(data_dir, **check_tonic(dataset, tonic))
+    if not isinstance(data, Data):
+        raise ValueError(f"the loader of {dataset} must return loaders.Data, not {type(data).__name__}")
+    return data
+
+
+def find_loader(dataset: str) -> Callable[..., Data]:
+    """Import the loader of `dataset` alone. Raises ValueError that names the choices, or why it cannot be had."""
     if dataset not in DATASETS:
-        raise ValueError(f"unknown dataset {dataset!r}; choose from: {', '.join(DATASETS)}")
-    check_tonic(dataset, tonic)
-    return DATASETS[dataset](data_dir, **(tonic_data.parse(tonic) if tonic else {}))
+        return parts.find("loaders", dataset, ("load",), "dataset", DATASETS).load
+    known = DATASETS[dataset]
+    if callable(known):
+        return known
+    module, _, function = known.partition(":")
+    return getattr(parts.bring(module), function)
 
 
 def split(dataset: str, data: Data, test_seed: int = 0, split_seed: int = 0) -> Splits:
@@ -66,12 +79,16 @@ def split(dataset: str, data: Data, test_seed: int = 0, split_seed: int = 0) -> 
     return Splits(rest.take(train_indices), rest.take(validation_indices), test)
 
 
-def check_tonic(dataset: str, tonic: str | None) -> None:
-    """Raise ValueError where `tonic` names none of tonic's datasets, or is given for a dataset of another kind."""
+def check_tonic(dataset: str, tonic: str | None) -> dict:
+    """Return what `tonic` asks of the loader of "tonic"; nothing for other datasets.
+
+    Raises ValueError if it names none of tonic's datasets, or is given for a dataset of another kind.
+    """
     if dataset == "tonic":
-        tonic_data.parse(tonic)
-    elif tonic is not None:
+        return parts.bring("loaders.tonic_data").parse(tonic)
+    if tonic is not None:
         raise ValueError(f"--tonic {tonic}: only tasks <objective>_tonic take it, not a task on {dataset}")
+    return {}
 
 
 def stratified(y: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,26 +1,23 @@
-"""The objectives: what a trial trains, one function each.
+"""The objectives: what a trial trains.
 
-To add one: write `train_x(params, splits, report, device, seed) -> Result`, its Params beside its model, a line in
-OBJECTIVES and a search space `search_spaces/x_<dataset>.json`. Heavy imports stay inside the functions.
+To add one: write `models/<name>.py` with a dataclass `Params` and `train(params, splits, report, device, seed) ->
+Result`, and a search space `search_spaces/<name>_<dataset>.json`. It is found by its name, and imported only when it is
+used. The functions here are of objectives that have another name than their file; heavy imports stay inside them.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from importlib import import_module
-from typing import Any, NamedTuple
+from dataclasses import is_dataclass
+from types import ModuleType
+from typing import NamedTuple
 
+from models import Result
+from search_spaces import parts
 
-@dataclass
-class Result:
-    """What a trial found. `metrics["default"]` is the best validation accuracy; all numbers are finite."""
-
-    metrics: dict[str, float | int | str]
-    status: str  # ok | silent | saturated | interrupted
-    model: dict | None  # for model.pt, loadable with weights_only=True; or, all NumPy arrays, for model.npz
-    predicted: Any = None  # class of each sample of the test part (B,), where the objective tells it
+KINDS = ("events", "signals", "images", "features")  # of data
+NEEDED = ("Params", "train")  # of a file in models/ that is an objective
 
 
 class Objective(NamedTuple):
@@ -28,8 +25,9 @@ class Objective(NamedTuple):
 
     params: str  # "module:Class"; imported when it is needed
     train: Callable[..., Result]
-    kinds: tuple[str, ...]  # of "events", "images", "features"
+    kinds: tuple[str, ...] = KINDS
     check: Callable = lambda params, data: None  # raises ValueError where they do not go together
+    rebuild: Callable | None = None  # rebuild(Result.model).predict(x) -> classes (B,); --check tries it
 
 
 def train_eprop(params, splits, report: Callable[[dict], None], device: str, seed: int) -> Result:
@@ -118,16 +116,51 @@ OBJECTIVES = {
 }
 
 
+def find_objective(name: str) -> Objective:
+    """Return the objective of that name, imported if it is a file in models/.
+
+    Raises ValueError that names the choices, or what is wrong with the file.
+    """
+    if name in OBJECTIVES:
+        return OBJECTIVES[name]
+    return _of_module(parts.find("models", name, NEEDED, "objective", _places()))
+
+
+def _places() -> dict[str, str]:
+    return {name: objective.params for name, objective in OBJECTIVES.items()}
+
+
+def _of_module(module: ModuleType) -> Objective:
+    path = parts.shown(module.__file__)
+    kinds = getattr(module, "KINDS", KINDS)
+    if not isinstance(kinds, tuple | list) or not kinds or any(kind not in KINDS for kind in kinds):
+        raise ValueError(f"{path}: KINDS must be a tuple of {', '.join(KINDS)}, not {kinds!r}")
+    given = {name: getattr(module, name) for name in ("train", "check", "rebuild") if hasattr(module, name)}
+    for name, function in given.items():
+        if not callable(function):
+            raise ValueError(f"{path}: {name} must be a function, not {function!r}")
+    return Objective(f"{module.__name__}:Params", kinds=tuple(kinds), **given)
+
+
 def params_class(objective: str) -> type:
-    """Import and return the Params dataclass of an objective. Raises ValueError for an unknown name."""
-    if objective not in OBJECTIVES:
-        raise ValueError(f"unknown objective {objective!r}; choose from: {', '.join(OBJECTIVES)}")
-    module, name = OBJECTIVES[objective].params.split(":")
-    return getattr(import_module(module), name)
+    """Import and return the Params dataclass of an objective. Raises ValueError as `find_objective`."""
+    module, _, name = find_objective(objective).params.partition(":")
+    found = getattr(parts.bring(module), name)
+    if not (isinstance(found, type) and is_dataclass(found)):
+        raise ValueError(f"{module}: {name} must be a dataclass, not {found!r}")
+    return found
+
+
+def params_module(objective: str) -> str:
+    """Return the name of the module that Params of an objective are in; imports nothing. Raises ValueError."""
+    if objective in OBJECTIVES:
+        return OBJECTIVES[objective].params.partition(":")[0]
+    parts.find_file("models", objective, NEEDED, "objective", _places())
+    return f"models.{objective}"
 
 
 def kind_of(data) -> str:
-    """Return the kind of a loaders.Data: events (with time), images or features."""
+    """Return the kind of a loaders.Data: events or signals (with time), images or features."""
     if data.step_ms is not None:
-        return "events"
+        return "signals" if data.x.dtype.kind == "f" else "events"
     return "features" if data.x.ndim == 2 else "images"

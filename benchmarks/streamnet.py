@@ -44,7 +44,7 @@ def main() -> int:
     try:
         import spikelearn  # noqa: F401
 
-        data = images.load(Path(os.environ["HPO_DATA_DIR"]) if "HPO_DATA_DIR" in os.environ else None)
+        data = images.load_mnist(Path(os.environ["HPO_DATA_DIR"]) if "HPO_DATA_DIR" in os.environ else None)
     except (ImportError, MissingData) as missing:
         print(f"benchmarks.streamnet: {missing}; see benchmarks/requirements-streamnet.txt", file=sys.stderr)
         return 2

@@ -1,4 +1,4 @@
-"""Loaders: what lies on disk in, arrays out. One file per kind of data, each with `load(data_dir) -> Data`.
+"""Loaders: what lies on disk in, arrays out. `load(data_dir) -> Data` in <name>.py is found by its name.
 
 Letters in shapes: B samples, T steps, N channels, H x W pixels, F features, K classes.
 """
@@ -18,10 +18,11 @@ class Data:
     `test` holds the published test set where the data comes with one; it is then the outer test part.
     """
 
-    x: np.ndarray  # uint8 events (B, T, N), uint8 images 0..255 (B, H, W[, C]) or float32 features (B, F)
+    x: np.ndarray  # uint8 events (B, T, N), float32 signals (B, T, C), uint8 images 0..255 (B, H, W[, C]) or
+    # float32 features (B, F)
     y: np.ndarray  # int64 (B,), 0..K-1
     class_names: tuple[str, ...]  # K names
-    step_ms: float | None = None  # length of a step of events [ms]; None for data without time
+    step_ms: float | None = None  # length of a step of events or signals [ms]; None for data without time
     test: Data | None = None
 
     def take(self, indices: np.ndarray) -> Data:

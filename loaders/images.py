@@ -2,8 +2,8 @@
 
     python -m loaders.images --download NAME DIR        # mnist, fashion, cifar10, cifar100
 
-`load` takes what is in the data folder, compressed or not: with the 60,000 training images the published test set is
-`Data.test`; with only the 10,000 test images these are all there is, and a line on stderr says so. Fashion-MNIST's
+`load_mnist` takes what is in the data folder, compressed or not: with the 60,000 training images the published test set
+is `Data.test`; with only the 10,000 test images these are all there is, and a line on stderr says so. Fashion-MNIST's
 files have the names of MNIST's and lie in the subfolder `fashion`.
 Sources: Y. LeCun, C. Cortes, C. J. C. Burges, the MNIST database; H. Xiao, K. Rasul, R. Vollgraf, arXiv 1708.07747.
 Format: a magic number (0, 0, type, dimensions), the sizes as big-endian 32-bit integers, then the values; type 8 is
@@ -55,13 +55,13 @@ LARGEST = 1 << 28  # bytes; no file of these is longer, unpacked or not
 ADVICE = "fetch it with: python -m loaders.images --download"
 
 
-def load(data_dir: Path | None) -> Data:
+def load_mnist(data_dir: Path | None) -> Data:
     """Return MNIST from `data_dir`. Raises MissingData where a file is not there or is not what it should be."""
     return _load(data_folder(data_dir, "t10k-images-idx3-ubyte.gz (MNIST)"), "mnist", DIGITS)
 
 
 def load_fashion(data_dir: Path | None) -> Data:
-    """Return Fashion-MNIST from `data_dir`/fashion. Raises MissingData as `load`."""
+    """Return Fashion-MNIST from `data_dir`/fashion. Raises MissingData as `load_mnist`."""
     return _load(data_folder(data_dir, "fashion/t10k-images-idx3-ubyte.gz") / "fashion", "fashion", CLOTHES)
 
 

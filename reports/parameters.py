@@ -153,11 +153,12 @@ def field_comments(task: str) -> dict[str, tuple[str, str]]:
     The unit is what stands in square brackets. The source is read as text: importing it may need torch.
     """
     try:
-        from train_hpo import OBJECTIVES
+        from train_hpo import params_module
 
-        module = OBJECTIVES[split_task(task)[0]].params.split(":")[0]
-        source = (ROOT / (module.replace(".", "/") + ".py")).read_text()
-    except (ImportError, KeyError, OSError, ValueError):
+        path = ROOT / params_module(split_task(task)[0]).replace(".", "/")
+        paths = sorted(path.glob("*.py")) if (path / "__init__.py").is_file() else [path.with_suffix(".py")]
+        source = "\n".join(path.read_text() for path in paths)
+    except (ImportError, OSError, ValueError):
         return {}
     comments = {}
     for name, comment in re.findall(r"^ {4}(\w+): [^=\n]+=[^#\n]*# (.+)$", source, re.MULTILINE):

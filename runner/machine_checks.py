@@ -1,6 +1,6 @@
 """What each of several machines lacks, found out before a search: login, host key, Python, packages, tunnel, space.
 
-    found, notes = check_machines(read_machines(path), packages_for("models.rsnn:EpropParams", None))
+    found, notes = check_machines(read_machines(path), packages_for("models.rsnn", None))
 
 Nothing is changed on a machine. It is looked at by OpenSSH's own client with the options that NNI's will have.
 """
@@ -67,9 +67,9 @@ walk('');
 """
 
 
-def packages_for(task_params: str, tonic: str | None) -> tuple[str, ...]:
-    """Return the packages that a trial needs, by where its Params are ("models.rsnn:EpropParams")."""
-    own = PACKAGES_OF.get(task_params.partition(".")[0], ())
+def packages_for(module: str, tonic: str | None) -> tuple[str, ...]:
+    """Return the packages that a trial needs, by the module that its Params are in, such as "models.rsnn"."""
+    own = PACKAGES_OF.get(module.partition(".")[0], ())
     return (*TRIAL_PACKAGES, *own, *(("tonic",) if tonic else ()))
 
 

@@ -311,7 +311,7 @@ def check_machines(args: argparse.Namespace) -> None:
     if gpus and (args.concurrency or 1) > gpus:
         raise UserMistake(f"--concurrency {args.concurrency}: the machines have {gpus} GPUs, each takes one trial")
     check_code_folder(ROOT, args.machines)
-    packages = packages_for(train_hpo.OBJECTIVES[split_task(args.task)[0]].params, args.tonic)
+    packages = packages_for(train_hpo.params_module(split_task(args.task)[0]), args.tonic)
     found, notes = check_machines(args.machines, packages)
     for note in notes:
         print(f"note: {note}; the same parameters may give other figures there")

@@ -46,7 +46,7 @@ def test_test_images_alone_are_split_and_a_line_says_so(tmp_path, capsys):
 
 @pytest.mark.skipif(not MNIST or not (Path(MNIST) / "t10k-images-idx3-ubyte.gz").exists(), reason="MNIST is not here")
 def test_mnist_itself():
-    found = images.load(Path(MNIST))
+    found = images.load_mnist(Path(MNIST))
     data = found.test or found
     assert data.x.shape == (10000, 28, 28) and list(data.y[:5]) == [7, 2, 1, 0, 4]  # the test set's known beginning
     assert np.bincount(data.y).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]  # published counts
@@ -70,7 +70,7 @@ def test_broken_files_are_named(tmp_path, content, message):
     folder_with(tmp_path, {"t10k": 20}, "")
     (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(content)
     with pytest.raises(MissingData, match=f"t10k-labels-idx1-ubyte.*{message}"):
-        images.load(tmp_path)
+        images.load_mnist(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_broken_files_are_named(tmp_path, content, message):
 def test_labels_that_do_not_fit_are_named(tmp_path, labels, message):
     write_idx(folder_with(tmp_path, {"t10k": 20}, "") / "t10k-labels-idx1-ubyte", labels)
     with pytest.raises(MissingData, match=message):
-        images.load(tmp_path)
+        images.load_mnist(tmp_path)
 
 
 def test_corrupt_gzip_and_a_bomb_are_one_line(tmp_path, monkeypatch):
@@ -104,17 +104,17 @@ def test_parts_of_different_sizes_are_refused(tmp_path):
     folder_with(tmp_path, {"train": 90, "t10k": 30})
     write_idx(tmp_path / "train-images-idx3-ubyte.gz", np.zeros((90, 4, 4)))
     with pytest.raises(MissingData, match=r"different sizes \(4, 4\) and \(4, 3\)"):
-        images.load(tmp_path)
+        images.load_mnist(tmp_path)
 
 
 def test_missing_files_say_how_to_get_them(tmp_path):
     with pytest.raises(MissingData, match="t10k-images-idx3-ubyte.gz is not in .*--download mnist"):
-        images.load(tmp_path)
+        images.load_mnist(tmp_path)
     with pytest.raises(MissingData, match="MNIST.*no data folder"):
-        images.load(None)
+        images.load_mnist(None)
     (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes(b"not gzip")
     with pytest.raises(MissingData, match="cannot be read"):
-        images.load(tmp_path)
+        images.load_mnist(tmp_path)
 
 
 def test_download_checks_md5(tmp_path, monkeypatch, capsys):

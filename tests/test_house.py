@@ -32,7 +32,7 @@ def test_files_that_a_page_names_are_there(page):
     assert not [name for name in named if not (ROOT / name).exists()]
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [*PAGES, "README.md"])
 def test_links_of_a_page_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)]+)\)", read(page)):
         name, _, anchor = target.partition("#")

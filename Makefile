@@ -1,4 +1,5 @@
 # make run: set up, then the default search.  make test: set up, then all tests.
+# make quick: the fast tests.  make lint: ruff and mypy.
 # Two files of tests at a time: many tests wait for NNI or SSH.
 # make run CPU=1: a PyTorch for the CPU only, a fifth of the download (430 MB of 2.2 GB).  Other flags for pip: PIP_FLAGS="..."
 PYTHON ?= python3
@@ -10,7 +11,7 @@ ifdef CPU
 CPU_TORCH = --extra-index-url https://download.pytorch.org/whl/cpu
 endif
 
-.PHONY: run test lint clean
+.PHONY: run test quick lint clean
 
 run: .venv/ready
 	$(BIN)/python nni_main.py
@@ -18,9 +19,13 @@ run: .venv/ready
 test: .venv/ready-to-test
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
+quick: .venv/ready-to-test
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
 lint: .venv/ready-to-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 .venv/ready: requirements.txt
 	@echo "Setting up .venv, once: NNI, PyTorch, snnTorch and what they need: 2.2 GB to download, 2 GB of them for GPUs."

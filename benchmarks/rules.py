@@ -20,21 +20,21 @@ from pathlib import Path
 import matplotlib
 
 matplotlib.use("Agg")
-import numpy as np  # noqa: E402
-from matplotlib import pyplot  # noqa: E402
+import numpy as np
+from matplotlib import pyplot
 
-from benchmarks import add_arguments, finish  # noqa: E402
-from benchmarks.grid_vs_bayes import make_tuner  # noqa: E402
-from loaders import MissingData  # noqa: E402
-from search_spaces import flatten, load_space, make_params  # noqa: E402
-from setup_hpo import load_splits  # noqa: E402
-from simulator.encoders import encode_images  # noqa: E402
-from simulator.networks import build  # noqa: E402
-from simulator.objective import flat_images, train_streamnet  # noqa: E402
-from simulator.params import StreamnetParams  # noqa: E402
-from simulator.rule_presets import preset  # noqa: E402
-from simulator.run import Images, run  # noqa: E402
-from tuners import tpe  # noqa: E402
+from benchmarks import add_arguments, finish
+from benchmarks.grid_vs_bayes import make_tuner
+from loaders import MissingData
+from search_spaces import flatten, load_space, make_params
+from setup_hpo import load_splits
+from simulator.encoders import encode_images
+from simulator.networks import build
+from simulator.objective import flat_images, train_streamnet
+from simulator.params import StreamnetParams
+from simulator.rule_presets import preset
+from simulator.run import Images, run
+from tuners import tpe
 
 TRIALS, QUICK_TRIALS, SEEDS, TURNS = 60, 8, range(1, 6), 5
 TIMED = {

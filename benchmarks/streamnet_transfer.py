@@ -19,14 +19,14 @@ from pathlib import Path
 import matplotlib
 
 matplotlib.use("Agg")
-from matplotlib import pyplot  # noqa: E402
+from matplotlib import pyplot
 
-from benchmarks import add_arguments, finish  # noqa: E402
-from loaders import MissingData  # noqa: E402
-from search_spaces import flatten, make_params  # noqa: E402
-from setup_hpo import load_splits  # noqa: E402
-from simulator.objective import train_streamnet  # noqa: E402
-from simulator.params import StreamnetParams  # noqa: E402
+from benchmarks import add_arguments, finish
+from loaders import MissingData
+from search_spaces import flatten, make_params
+from setup_hpo import load_splits
+from simulator.objective import train_streamnet
+from simulator.params import StreamnetParams
 
 STEPS = (8, 16, 20, 24)
 PAPER, PAPER_STEPS = 0.93, 20  # "close to 93 %" at so many steps and more, read off its text

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import sys
 from dataclasses import fields
 from numbers import Integral, Real
-from typing import NamedTuple
+from typing import NamedTuple, get_type_hints
 
 MOST_BITS = 16  # of a quantised weight
 
@@ -19,7 +18,10 @@ class Range(NamedTuple):
     above: bool = False
 
     def __contains__(self, value: float) -> bool:
-        if not abs(value) <= sys.float_info.max:  # nan as well; an integer may be larger than any float
+        try:
+            if not math.isfinite(value):
+                return False
+        except OverflowError:  # an integer larger than any float
             return False
         return (self.low < value if self.above else self.low <= value) and value <= self.high
 
@@ -34,15 +36,16 @@ def check(params: object, choices: dict[str, tuple[str, ...]], ranges: dict[str,
     Raises ValueError that names the field, its value and what it must be. A float field takes integers; an int field
     takes no floats, for 3.0 comes from a search space that would give 3.5 next.
     """
+    annotations = get_type_hints(type(params))  # types, also where a module has annotations as text
     for field in fields(params):
-        name, value = field.name, getattr(params, field.name)
-        if field.type == "bool":
+        name, value, annotation = field.name, getattr(params, field.name), annotations[field.name]
+        if annotation is bool:
             _require(isinstance(value, bool), name, value, "true or false")
-        elif field.type == "str":
+        elif annotation is str:
             fits = isinstance(value, str) and value in choices[name]
             _require(fits, name, value, "one of " + ", ".join(choices[name]))
         else:
-            kind, noun = (Integral, "an integer") if field.type == "int" else (Real, "a number")
+            kind, noun = (Integral, "an integer") if annotation is int else (Real, "a number")
             fits = isinstance(value, kind) and not isinstance(value, bool) and value in ranges[name]
             _require(fits, name, value, f"{noun} {ranges[name]}")
 

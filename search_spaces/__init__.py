@@ -10,14 +10,17 @@ import dataclasses
 import difflib
 import json
 import math
-import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any, get_type_hints
 
 FOLDER = Path(__file__).parent
 LONGEST = 1000  # letters of a name or value; longer texts are cut in the journal
-RESERVED = ("trial", "parameter_id", "default", "status", "cause", "seed", "split_seed", "test_seed", "wall_seconds")
-RESERVED += ("code",)
+COLUMNS = ("trial", "parameter_id", "default", "status", "cause", "seed", "split_seed", "test_seed", "wall_seconds")
+RESERVED = (*COLUMNS, "code")
+
+Space = dict[str, Any]  # a parameter's name -> its spec {"_type": ..., "_value": [...]}
+Parameters = dict[str, Any]  # a parameter's name -> its value
 
 
 def task_names() -> list[str]:
@@ -35,12 +38,12 @@ def split_task(task: str) -> tuple[str, str]:
     return parts[0], parts[1]
 
 
-def load_space(task: str) -> dict:
+def load_space(task: str) -> Space:
     """Return the search space of `task`. Raises ValueError with file and reason where it is no proper one."""
     split_task(task)
     path = FOLDER / f"{task}.json"
     try:
-        space = json.loads(path.read_text())
+        space: Space = json.loads(path.read_text())
     except OSError as error:
         raise ValueError(f"search_spaces/{path.name} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
@@ -52,9 +55,9 @@ def load_space(task: str) -> dict:
     return space
 
 
-def flatten(parameters: dict) -> dict:
+def flatten(parameters: Parameters) -> Parameters:
     """Turn {"rule": {"_name": "stdp", "a_plus": 0.1}} into {"rule": "stdp", "a_plus": 0.1}, at any depth."""
-    flat = {}
+    flat: Parameters = {}
     for name, value in parameters.items():
         if isinstance(value, dict) and "_name" in value:
             flat[name] = value["_name"]
@@ -64,7 +67,7 @@ def flatten(parameters: dict) -> dict:
     return flat
 
 
-def levels(space: dict) -> Iterator[dict]:
+def levels(space: Space) -> Iterator[Space]:
     """Yield `space` and the parameters of every nested option, each as one flat {name: spec}."""
     yield space
     for spec in space.values():
@@ -72,18 +75,18 @@ def levels(space: dict) -> Iterator[dict]:
             yield from levels(_inner(option))
 
 
-def is_nested(spec: dict) -> bool:
+def is_nested(spec: dict[str, Any]) -> bool:
     """Tell whether `spec` is a choice between options that have parameters of their own."""
     return spec["_type"] == "choice" and any(isinstance(option, dict) for option in spec["_value"])
 
 
-def default_parameters(space: dict, params_class: type, given: dict | None = None) -> dict:
+def default_parameters(space: Space, params_class: type, given: Parameters | None = None) -> Parameters:
     """Return the task's defaults, flat: Params' defaults moved to the nearest value that each range allows.
 
     What is in `given` (flat parameters) stays as it is, and of a nested choice that option is taken, else the default.
     """
     fields = {field.name: field.default for field in dataclasses.fields(params_class)} | (given or {})
-    chosen = {}
+    chosen: Parameters = {}
     for name, spec in space.items():
         if is_nested(spec):
             options = {option["_name"]: option for option in spec["_value"]}
@@ -94,14 +97,14 @@ def default_parameters(space: dict, params_class: type, given: dict | None = Non
     return chosen
 
 
-def check_space(space: dict, params_class: type, fits: Callable[[object], None] = lambda params: None) -> None:
+def check_space(space: Space, params_class: type, fits: Callable[[Any], None] = lambda params: None) -> None:
     """Compare a search space with Params: names, types, and the values at the ends of each range.
 
     `fits` may refuse Params as well, by a ValueError.
 
     Raises ValueError that names the parameter, what is wrong and the choices.
     """
-    known = typing.get_type_hints(params_class)
+    known = get_type_hints(params_class)
     for level in levels(space):
         for name, spec in level.items():
             if name not in known:
@@ -113,7 +116,9 @@ def check_space(space: dict, params_class: type, fits: Callable[[object], None] 
     _check_corners(space, space, {}, params_class, fits)
 
 
-def _check_corners(level: dict, space: dict, chosen: dict, params_class: type, fits: Callable) -> None:
+def _check_corners(
+    level: Space, space: Space, chosen: Parameters, params_class: type, fits: Callable[[Any], None]
+) -> None:
     """Make Params at the ends of each range of `level`, with the options `chosen` that lead to it in `space`."""
     for name, spec in level.items():
         for value in _corners(spec):
@@ -126,12 +131,12 @@ def _check_corners(level: dict, space: dict, chosen: dict, params_class: type, f
             _check_corners(_inner(option), space, chosen | {name: option["_name"]}, params_class, fits)
 
 
-def _inner(option: dict) -> dict:
+def _inner(option: dict[str, Any]) -> Space:
     """The parameters of a nested option."""
     return {name: spec for name, spec in option.items() if name != "_name"}
 
 
-def make_params(params_class: type, parameters: dict):
+def make_params(params_class: type, parameters: Parameters) -> Any:
     """Return Params from flat `parameters`. Raises ValueError for an unknown name or a value that Params refuses."""
     known = [field.name for field in dataclasses.fields(params_class)]
     for name in parameters:
@@ -140,11 +145,11 @@ def make_params(params_class: type, parameters: dict):
     return params_class(**parameters)
 
 
-def check_form(space) -> None:
+def check_form(space: Any) -> None:
     """Raise ValueError for what NNI's own validation leaves out or answers with a traceback."""
     if not isinstance(space, dict) or not space:
         raise ValueError("a search space is an object with at least one parameter")
-    names = set()
+    names: set[str] = set()
     for name, spec in space.items():
         if not isinstance(spec, dict) or set(spec) != {"_type", "_value"}:
             raise ValueError(f'{name} must be {{"_type": ..., "_value": [...]}}, not {json.dumps(spec)}')
@@ -170,7 +175,7 @@ def check_form(space) -> None:
             names |= inner.keys()
 
 
-def _corners(spec: dict) -> list:
+def _corners(spec: dict[str, Any]) -> list[Any]:
     """The values at the ends of a range; all of a choice's; three standard deviations of an unbounded one."""
     kind, value = spec["_type"], spec["_value"]
     if kind == "choice":
@@ -180,17 +185,17 @@ def _corners(spec: dict) -> list:
     if kind.endswith("normal"):
         ends = [value[0] - 3 * value[1], value[0] + 3 * value[1]]
         return [math.exp(end) for end in ends] if "log" in kind else ends
-    return value[:2]
+    return list(value[:2])
 
 
-def _first_of(option):
+def _first_of(option: Any) -> Any:
     """An option with one value for each of its inner parameters, in the form that NNI hands to a trial."""
     if not isinstance(option, dict):
         return option
     return {name: inner if name == "_name" else _corners(inner)[0] for name, inner in option.items()}
 
 
-def _nearest_value(default, spec: dict):
+def _nearest_value(default: Any, spec: dict[str, Any]) -> Any:
     kind, value = spec["_type"], spec["_value"]
     numeric = isinstance(default, int | float) and not isinstance(default, bool)
     if kind == "choice":
@@ -205,10 +210,10 @@ def _nearest_value(default, spec: dict):
     return min(max(default, low), high)
 
 
-def _nearest(name: str, known) -> str:
+def _nearest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
-def _shown(value) -> str:
+def _shown(value: object) -> str:
     return json.dumps(value, default=str)

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import ast
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+Place = str | Callable[..., Any]  # of what has another name than its file: "module:function", or the function
 ROOT = Path(__file__).parent.parent  # not resolved: as modules have it in __file__
 
 
@@ -32,7 +34,7 @@ def names(folder: str, needs: Iterable[str]) -> list[str]:
     return [name for name in _defining(folder, needs) if name.isalnum()]
 
 
-def find(folder: str, name: str, needs: Iterable[str], kind: str, others: Mapping) -> ModuleType:
+def find(folder: str, name: str, needs: Iterable[str], kind: str, others: Mapping[str, Place]) -> ModuleType:
     """Import and return the module of `name`.
 
     `others` are choices beside those in `folder`: name -> "module:function" or the function. They are told if they are
@@ -46,7 +48,7 @@ def find(folder: str, name: str, needs: Iterable[str], kind: str, others: Mappin
     return module
 
 
-def find_file(folder: str, name: str, needs: Iterable[str], kind: str, others: Mapping) -> Path:
+def find_file(folder: str, name: str, needs: Iterable[str], kind: str, others: Mapping[str, Place]) -> Path:
     """Return the file of `name`, and import nothing. Raises ValueError for a name without one."""
     if name.isalnum() and name in (found := files(folder)):
         return found[name]
@@ -62,7 +64,7 @@ def bring(module: str) -> ModuleType:
         raise ValueError(f"{module} cannot be imported: {type(error).__name__}: {error}{_place(error)}") from error
 
 
-def is_there(place) -> bool:
+def is_there(place: Place) -> bool:
     """Tell whether there is the module of "module:function"; only the package that it is in gets imported."""
     try:
         return callable(place) or find_spec(place.partition(":")[0]) is not None
@@ -75,7 +77,7 @@ def shown(path: str | Path) -> str:
     return str(Path(path).relative_to(ROOT))
 
 
-def _choices(folder: str, needs: Iterable[str], others: Mapping) -> str:
+def _choices(folder: str, needs: Iterable[str], others: Mapping[str, Place]) -> str:
     there = {name for name, place in others.items() if is_there(place)}
     return f"choose from: {', '.join(sorted(there.union(names(folder, needs))))}"
 
@@ -107,11 +109,11 @@ def _defined(path: Path) -> set[str]:
         statements = ast.parse(path.read_bytes()).body
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return set()
-    found = set()
+    found: set[str | None] = set()
     for statement in statements:
         for target in getattr(statement, "targets", [getattr(statement, "target", None)]):
             found.add(getattr(target, "id", None))
         if isinstance(statement, ast.Import | ast.ImportFrom):
             found |= {alias.asname or alias.name for alias in statement.names}
         found.add(getattr(statement, "name", None))
-    return found
+    return {name for name in found if name is not None}

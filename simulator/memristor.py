@@ -167,7 +167,7 @@ class Memristive(Programmed):
     given `weights` tell the states `z` (P, E) at the beginning. Raises ValueError for pulses that move nothing.
     """
 
-    def __init__(self, weights, rule, *args, device: Vteam = DEVICES["magic"], pulses: Pulses = Pulses(), **options):  # noqa: B008
+    def __init__(self, weights, rule, *args, device: Vteam = DEVICES["magic"], pulses: Pulses = Pulses(), **options):
         for name, value, kind in (("device", device, Vteam), ("pulses", pulses, Pulses)):
             if not isinstance(value, kind):
                 raise ValueError(f"{name} must be a {kind.__name__}, not {value!r}")

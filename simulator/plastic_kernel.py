@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from simulator.compiled import njit
-from simulator.graph_kernel import MODULATED_STDP, MSE, RELEASED_MSE, STDP  # noqa: F401
+from simulator.graph_kernel import MODULATED_STDP, MSE, RELEASED_MSE, STDP
 from simulator.lowering import RULES, rule_constants
 from simulator.plasticity import FLUSH
 

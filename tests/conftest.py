@@ -26,6 +26,13 @@ def pytest_runtest_makereport(item, call):
     return report
 
 
+def pytest_collection_modifyitems(items):
+    """What runs searches in a copy of the repository is slow, as is what says so by its mark."""
+    for item in items:
+        if "copy_of_repository" in item.fixturenames:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def copy_of_repository(tmp_path_factory):
     """Return a function that copies the repository, as a researcher does for a task: copy() -> its path."""

@@ -22,6 +22,8 @@ from runner.web_address import FILE
 from tests.conftest import patient, write_space
 from tests.test_search import FAULTY, processes_of, table
 
+pytestmark = pytest.mark.slow
+
 needs_root = pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="only root is another user")
 TRIALS = 6
 

@@ -87,6 +87,7 @@ def test_they_find_the_top_of_a_hill(engine, mode, sign):
     assert sum(values[-10:]) < 0.7 * sum(values[:10])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["gp", "tpe", "forest"])
 def test_failures_are_avoided_and_no_score(engine):
     failures = []
@@ -174,6 +175,7 @@ def test_a_journal_is_learnt_from(engine, tmp_path):
     assert names([{"net": {"_name": "large", "size": 2}, "lr": 0.1, "reset": "zero"}])[0] not in counts
 
 
+@pytest.mark.slow
 def test_two_threads():
     tuner, ended = make("forest", PLANE), []
 
@@ -212,6 +214,7 @@ def test_the_gaussian_process_hands_over(monkeypatch):
     assert isinstance(tuner.study.sampler, optuna.samplers.TPESampler)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["gp", "tpe", "nsga2"])
 def test_two_objectives_and_a_limit(engine):
     objectives, limits = [("default", "max"), ("energy", "min")], [("rate", "<", 0.5)]
@@ -332,6 +335,7 @@ def test_the_gaussian_process_rates_all_that_is_left():
     assert sorted(needed)[2] <= 14  # at random the best of 64 comes within 20 in less than a third of the searches
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["gp", "tpe"])
 def test_a_failure_hides_no_limit(engine):
     """Where x + y is to stay small, a trial without that metric leaves the others' distances to the limit apart."""
@@ -347,6 +351,7 @@ def test_a_failure_hides_no_limit(engine):
     assert kept >= 20  # of 90; 3 at random
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["gp", "tpe"])
 def test_one_diverged_loss_hides_nothing(engine):
     nearest = []

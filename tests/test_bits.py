@@ -45,6 +45,7 @@ def test_accuracy_against_bits(kind):
     assert rows[3]["footprint_bytes"] < footprint_bytes([*weights], [])
 
 
+@pytest.mark.slow
 def test_accuracy_of_a_streamnet_against_bits(tmp_path, monkeypatch, capsys):
     parameters = {"samples": 300, "w_limit": 1.6, "lr": 0.034, "steps": 16, "tau_out": 6.8, "alpha": 0.38}
     params, splits = train_hpo.params_class("streamnet")(**parameters), load_splits("digits")
@@ -150,6 +151,7 @@ def experiment(folder, command, model, parameters=None):
     return folder
 
 
+@pytest.mark.slow
 def test_the_report_tells_accuracy_against_bits(tmp_path, monkeypatch, capsys):
     result = trained("eprop")
     folder = experiment(tmp_path / "e", "python main_hpo.py --task eprop_digits --test-seed 1", result.model)

@@ -39,6 +39,7 @@ def call(tmp_path):
     return lambda: run(CALL, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_kernel_is_compiled_anew_when_one_that_it_calls_has_changed(tmp_path, call):
     assert [call(), call()] == [["2", "0"], ["2", "1"]]  # result, kernels taken from the cache
     (tmp_path / "simulator" / "inner_kernel.py").write_text(KERNELS["inner_kernel.py"].replace("+ 1", "+ 5"))
@@ -89,6 +90,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 """
 
 
+@pytest.mark.slow
 def test_cache_of_the_recurrent_nets_kernels_that_is_cut_off_or_on_a_full_disk_is_no_trap(tmp_path):
     def call(before=""):
         return run(before + MOVE, Path(__file__).parent.parent, NUMBA_CACHE_DIR=str(tmp_path))

@@ -17,6 +17,8 @@ from runner.records import read_journal
 from tests.conftest import WRONG_LINES, patient, write_space
 from tests.test_search import FAULTY, processes_of, table, wait_until
 
+pytestmark = pytest.mark.slow
+
 SPACE = {"weight": {"_type": "uniform", "_value": [0, 1]}}
 
 

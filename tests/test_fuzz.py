@@ -9,6 +9,8 @@ import pytest
 from benchmarks.fuzz import judge
 from tests.conftest import patient
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 
 

@@ -293,6 +293,7 @@ def test_mistakes_get_one_line(flags, message, monkeypatch, capsys, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_trials_are_those_of_nni(repository):
     """The same seed gives the same proposals one after the other, and trials that share a process the same metrics."""
     write_space(

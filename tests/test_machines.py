@@ -26,6 +26,8 @@ from runner.manager import read_events
 from runner.records import read_journal
 from tests.conftest import patient, write_space
 
+pytestmark = pytest.mark.slow
+
 needs_sshd = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 
 # An objective whose trials take as long as they are told, without torch.

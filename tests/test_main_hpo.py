@@ -23,6 +23,7 @@ def main_hpo(*flags, params=QUICK):
     return subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_prints_its_result_and_writes_only_with_out(tmp_path):
     done = main_hpo("--out", str(tmp_path / "a"))
     result = json.loads(done.stdout)
@@ -64,6 +65,7 @@ def test_streamnet_trial_imports_no_torch_and_keeps_arrays(tmp_path):
     assert_confusion_agrees(json.loads((tmp_path / "record.json").read_text()))
 
 
+@pytest.mark.slow
 def test_repeats_give_the_mean(tmp_path):
     main_hpo("--repeats", "2", "--out", str(tmp_path))
     record = json.loads((tmp_path / "record.json").read_text())
@@ -72,6 +74,7 @@ def test_repeats_give_the_mean(tmp_path):
     assert record["result"]["default"] == pytest.approx(sum(singles) / 2, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_sigint_keeps_the_best_so_far(tmp_path):
     words = [sys.executable, "main_hpo.py", "--task", "eprop_digits", "--params", '{"epochs": 1000}', "--out", tmp_path]
     code = "import sys, main_hpo as m; m.report_epoch = lambda metrics: print('epoch', flush=True); sys.exit(m.main())"

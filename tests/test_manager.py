@@ -21,6 +21,8 @@ import pytest
 from runner import manager, ports, processes, web_address
 from tests.conftest import patient
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 
 NNI_NODE = Path(nni_node.__path__[0])

@@ -27,6 +27,7 @@ def repository(copy_of_repository):
     return copy_of_repository()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("home", ["/proc/nowhere", "a file"])
 def test_home_that_nni_cannot_write_is_found_before_anything_is_made(home, tmp_path, monkeypatch):
     (tmp_path / "a file").touch()
@@ -166,6 +167,7 @@ def test_warm_start_of_which_nothing_fits_is_refused(tmp_path):
     assert_refused(done, said, tmp_path)
 
 
+@pytest.mark.slow
 def test_taken_port_and_used_id(tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -445,6 +445,7 @@ def test_comparison(tmp_path, monkeypatch, capsys):
     assert "+0.0200; their records do not tell" in compare._difference(searches, finals, "one", "two")
 
 
+@pytest.mark.slow
 def test_retrain_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     parameters = {"network": "shallow", "steps": 4, "samples": 300}
     folder = experiment(tmp_path / "it", [entry(0, 0.8, parameters=parameters)], task="streamnet_digits")
@@ -481,6 +482,7 @@ def test_tensorboard_that_is_not_installed_is_one_line(tmp_path, monkeypatch):
         tensorboard_log(tmp_path)
 
 
+@pytest.mark.slow
 def test_tensorboard_gets_each_epoch(tmp_path):
     pytest.importorskip("tensorboard", reason="no tensorboard: its logs are not read")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -497,6 +499,7 @@ def test_tensorboard_gets_each_epoch(tmp_path):
 # The page
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("chromedriver"), reason="no chromedriver: the page is not opened in a browser")
 def test_page_in_a_browser(tmp_path, monkeypatch, capsys):
     from selenium.webdriver.common.by import By

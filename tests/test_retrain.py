@@ -18,6 +18,7 @@ ROOT = Path(__file__).parent.parent
 SMALL = {"epochs": 1, "neurons": 20, "steps_per_row": 2}
 
 
+@pytest.mark.slow
 def test_splits_and_seeds_are_trained_once(tmp_path):
     done = []
     records = retrain("eprop_digits", SMALL, tmp_path, (0, 3), 2, advance=lambda: done.append(1))
@@ -36,6 +37,7 @@ def test_a_failing_training_says_which_and_why(tmp_path):
         retrain("eprop_digits", {"neurons": 0}, tmp_path, (0, 1))
 
 
+@pytest.mark.slow
 def test_an_interrupt_ends_the_trainings_and_is_no_result(tmp_path):
     parameters = json.dumps(SMALL | {"epochs": 100_000})
     call = f"retrain('eprop_digits', {parameters}, pathlib.Path({str(tmp_path)!r}), [0])"

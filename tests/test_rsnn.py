@@ -1,7 +1,7 @@
 """The recurrent net: its parameters' ranges, its dynamics against snnTorch's and by hand, its state."""
 
 import math
-from dataclasses import fields
+from dataclasses import fields, make_dataclass
 
 import numpy as np
 import pytest
@@ -9,6 +9,7 @@ import snntorch as snn
 import torch
 
 from models import eprop
+from models.params import Range, check
 from models.rsnn import CHOICES, RANGES, RSNN, EpropParams, rebuild
 
 
@@ -17,6 +18,8 @@ from models.rsnn import CHOICES, RANGES, RSNN, EpropParams, rebuild
     [
         ("lr", -1, "a number above 0"),
         ("lr", float("nan"), "a number above 0"),
+        ("lr", np.float32("inf"), "a number above 0"),
+        ("lr", 10**400, "a number above 0"),
         ("tau_mem", float("inf"), "a number above 0"),
         ("neurons", 3.5, "an integer at least 1 and at most 65535"),
         ("neurons", 64.0, "an integer at least 1 and at most 65535"),
@@ -31,6 +34,32 @@ from models.rsnn import CHOICES, RANGES, RSNN, EpropParams, rebuild
 def test_wrong_parameters_are_named(field, value, rule):
     with pytest.raises(ValueError, match=f"^{field} must be {rule}, not "):
         EpropParams(**{field: value})
+
+
+def evaluated(**values):
+    """Params whose annotations are types: a module without `from __future__ import annotations` has them so."""
+    kinds = [("neurons", int, 3), ("lr", float, 0.1), ("bias", bool, False), ("rule", str, "a")]
+    return make_dataclass("Evaluated", kinds)(**values)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, None),
+        ({"lr": 1}, None),
+        ({"neurons": 3.5}, "neurons must be an integer at least 1, not 3.5"),
+        ({"bias": 1}, "bias must be true or false, not 1"),
+        ({"rule": "b"}, "rule must be one of a, not 'b'"),
+    ],
+)
+def test_annotations_may_be_types_or_text(values, message):
+    ranges = {"neurons": Range(1), "lr": Range(0)}
+    try:
+        check(evaluated(**values), {"rule": ("a",)}, ranges)
+    except ValueError as error:
+        assert str(error) == message
+    else:
+        assert message is None
 
 
 def test_every_field_has_choices_or_a_range():

@@ -13,6 +13,8 @@ import pytest
 
 from tests.conftest import patient, write_space
 
+pytestmark = pytest.mark.slow
+
 # An objective whose trials misbehave by number: 0 is well-behaved.
 FAULTY = r"""
 

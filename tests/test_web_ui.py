@@ -14,6 +14,8 @@ from benchmarks.swaps import ask, count_differences, read_table
 from runner.records import read_record
 from tests.conftest import patient
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 TRIALS = 6
 

@@ -258,7 +258,7 @@ def confine() -> None:
     def few(*arguments):
         return setup_hpo.Splits(*(part.take(range(min(SAMPLES, len(part.y)))) for part in split(*arguments)))
 
-    def start_nothing(*arguments):
+    def start_nothing(*arguments, **others):
         silence_stdout()  # as the start does
         sys.exit(0)
 

@@ -21,6 +21,7 @@ from runner.flags import UserMistake, thread_environment
 from runner.listing import print_experiments
 from runner.records import remove_temporaries
 from runner.texts import one_line, take_any_terminal
+from runner.web_address import forget_address
 from search_spaces import load_space
 from tuners import ASSESSORS, TUNERS
 
@@ -50,6 +51,7 @@ def main() -> int:
             request.reserve_folder(args)
         with resume.hold(args.experiments / args.id):
             remove_temporaries(args.experiments / args.id)
+            forget_address(args.experiments / args.id)  # of a manager that was killed
             resume.save_request(args.experiments / args.id, args, space)
             return search(args, space)
     except (UserMistake, ValueError, OSError) as mistake:

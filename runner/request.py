@@ -43,7 +43,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--limit", type=aimed(parse_limit), action="append", help='bound on a metric, such as "synaptic_operations<1e6"'
     )
-    parser.add_argument("--warm-start", metavar="ID", help="learn from the trials of an earlier experiment first")
+    parser.add_argument(
+        "--warm-start", type=filled, metavar="ID", help="learn from the trials of an earlier experiment first"
+    )
     parser.add_argument("--assessor", choices=ASSESSORS, default="none", help="stops hopeless trials (default none)")
     parser.add_argument("--trials", type=count(1), default=DEFAULT_TRIALS, help=f"budget (default {DEFAULT_TRIALS})")
     parser.add_argument("--duration", type=seconds, help="no trial starts after 90s, 30m, 2h, 1d (default: no limit)")
@@ -65,7 +67,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--no-report", dest="report", action="store_false", help="make no report after the search")
     parser.add_argument("--experiments", type=Path, default=ROOT / "experiments", help="folder of all experiments")
     parser.add_argument("--headless", action="store_true", help="without NNI's manager: no web UI, no port, no Node")
-    parser.add_argument("--dask", metavar="ADDRESS", help="with --headless: the workers of this Dask scheduler run it")
+    parser.add_argument(
+        "--dask", type=filled, metavar="ADDRESS", help="with --headless: the workers of this Dask scheduler run it"
+    )
     parser.add_argument("--accept-changes", action="store_true", help="with --resume: although the data has changed")
     earlier = parser.add_mutually_exclusive_group()
     earlier.add_argument("--resume", metavar="ID", type=experiment_id, help="go on with an experiment that has ended")
@@ -87,6 +91,13 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     args.aim = Aim(args.objectives or [("default", "max")], args.limit or [])
     args.origin = {"code": origin.code_hash(ROOT), "data": None, "versions": origin.versions()}  # data: a check adds it
     return args
+
+
+def filled(text: str) -> str:
+    """An argparse type: a text that is not empty, as that of a shell's variable that is not set."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"must not be empty, which {text!r} is")
+    return text
 
 
 def tuner_name(text: str) -> str:

@@ -54,7 +54,9 @@ def assert_refused(done, message, tmp_path):
         (["--seed=--"], "argument --seed: expected a value, not '--'"),
         (["--port", "99999999"], "argument --port: must be an integer from 1024 to 65535, not '99999999'"),
         (["--duration", "5x"], "must be a time such as 90s, 30m, 2h or 1d, not '5x'"),
-        (["--trial-duration", f"{patient(0):.0f}"], "must be a time"),
+        (["--trial-duration", "0"], "must be a time"),
+        (["--dask="], "argument --dask: must not be empty"),
+        (["--warm-start", " "], "argument --warm-start: must not be empty"),
         *(
             (
                 [flag, "9" * 400 + unit],
